@@ -1,0 +1,35 @@
+"""Where Numba keeps compiled kernels.
+
+Numba invalidates a cached kernel when *its own* file changes, but not when a kernel that it calls does. The
+cache folder is therefore named after a digest of every source file: an edited or upgraded HexOpt never runs
+stale machine code, and a read-only installation still has a cache to write to.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import sys
+from pathlib import Path
+
+_ROOMS = ("hexopt", "models", "solvers", "traces")
+
+
+def _source_files() -> list[Path]:
+    package = Path(__file__).parent
+    checkout = package.parent
+    in_checkout = (checkout / "pyproject.toml").is_file()
+    roots = [checkout / room for room in _ROOMS] if in_checkout else [package]
+    return sorted(path for root in roots for path in root.rglob("*.py"))
+
+
+def use_cache_of_these_sources() -> None:
+    """Point ``NUMBA_CACHE_DIR`` at this version's own folder, unless the user has set it or Numba is loaded."""
+    if "NUMBA_CACHE_DIR" in os.environ or "numba" in sys.modules:
+        return
+    digest = hashlib.sha256()
+    for path in _source_files():
+        stat = path.stat()
+        digest.update(f"{path}:{stat.st_mtime_ns}:{stat.st_size}\n".encode())
+    base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    os.environ["NUMBA_CACHE_DIR"] = str(base / "hexopt" / f"numba-{digest.hexdigest()[:16]}")
