@@ -19,7 +19,8 @@ def read(source: Source) -> Iterator[Workflow]:
     its children and is no dependency. What a call waited for is inferred, after the rule of
     kubernetes-sigs/inference-perf:
 
-    1. it waited for every earlier call whose output its prompt quotes as an assistant message;
+    1. it waited for every earlier call whose output is a message of its prompt, be it as the assistant's own
+       words or as what a tool or a sub-agent gave back;
     2. a call that quotes nobody waited for the call that ended last before it started, and for the calls that
        ran beside that one and had ended as well: inside the innermost span around it that holds any such
        call, else in the whole trace;
@@ -76,7 +77,7 @@ class _Run:
             assert span.call is not None
             quotes: set[int] = set()
             for message in span.call.messages:
-                if message.role == "assistant":
+                if message.role != "system":
                     ended = [p for p in said.get(message.text.strip(), ()) if self.calls[p].end <= span.start]
                     quotes.update(ended[-1:])
             found.append(sorted(quotes))

@@ -279,7 +279,7 @@ def _text(value: Any) -> str:
     if isinstance(value, list):
         return "\n".join(_text(entry) for entry in value)
     if isinstance(value, dict):
-        for name in ("content", "text"):
+        for name in ("content", "text", "response", "result"):
             if isinstance(value.get(name), str):
                 return str(value[name])
     return json.dumps(value, sort_keys=True)
