@@ -37,15 +37,17 @@ def test_golden_otlp():
     run, other = read_trace(GOLDEN / "otlp.json")
     assert (run.id, run.arrival, other.id, other.arrival) == ("t1", 0.0, "t2", 99.0)
     stages = {stage.id: stage for stage in run.stages}
-    # Spans of agents and tools are no stages; inside an agent's span its calls follow each other.
+    # Spans of agents and tools are no stages; inside an agent's span its calls follow each other, and the
+    # call after the two agents quotes the plan only, but waited for both.
     assert {id_: stage.parents for id_, stage in stages.items()} == {
         "plan": (),
         "a1": ("plan",),
         "a2": ("a1",),
         "b1": ("plan",),
         "b2": ("b1",),
-        "sum": ("plan",),
+        "sum": ("plan", "b2", "a2"),
     }
+    assert stages["sum"].tool_delay == pytest.approx(2.0)
     assert stages["a2"].tool_delay == pytest.approx(2.0)
     assert [stages[id_].kind for id_ in ("plan", "a1")] == ["planner", "worker"]
     assert (stages["plan"].prompt_tokens, stages["plan"].output_tokens) == (40, 12)

@@ -84,7 +84,7 @@ def iter_trace(
         Called with remarks in plain words: what was estimated, approximated or skipped.
     strict
         Whether the first malformed record raises; otherwise malformed records are skipped, counted and noted.
-        A damaged file (no header, broken JSON document, cut-off compression) raises in any case.
+        Damaged compression, encoding or headers raise in any case, as does a trace without one good record.
     chain_sessions
         Whether ``mooncake`` and ``burstgpt`` join the calls of one conversation to one workflow.
 

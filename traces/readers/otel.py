@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -20,7 +20,9 @@ def read(source: Source) -> Iterator[Workflow]:
     kubernetes-sigs/inference-perf:
 
     1. it waited for every earlier call whose output is a message of its prompt, be it as the assistant's own
-       words or as what a tool or a sub-agent gave back;
+       words or as what a tool or a sub-agent gave back. Such a call also waited for the agents and tools
+       called in between: for the last call inside every span beside it (under the same parent span) that
+       started after the quoted calls ended and was over before it started;
     2. a call that quotes nobody waited for the call that ended last before it started, and for the calls that
        ran beside that one and had ended as well: inside the innermost span around it that holds any such
        call, else in the whole trace;
@@ -53,6 +55,7 @@ class _Run:
     def __init__(self, trace: str, held: list[Span]) -> None:
         self.trace = trace
         self.calls = sorted((span for span in held if span.call), key=lambda span: (span.start, span.end))
+        self._starts = [span.start for span in self.calls]
         self._around = _enclosing(self.calls, held)
 
     def parents(self) -> list[list[int]]:
@@ -67,7 +70,7 @@ class _Run:
                 indirect |= quoted[before]
             quoted.append(indirect | sum(1 << before for before in direct))
             kept = [before for before in direct if not indirect >> before & 1]
-            parents.append(kept or temporal[place])
+            parents.append(sorted({*kept, *self._called_between(place, kept)}) if kept else temporal[place])
         return parents
 
     def _causal(self) -> list[list[int]]:
@@ -84,6 +87,22 @@ class _Run:
             if span.call.output:
                 said[span.call.output].append(place)
         return found
+
+    def _called_between(self, place: int, quoted: list[int]) -> list[int]:
+        """Return the last call of every span beside the call at ``place`` that ran after ``quoted`` ended."""
+        around = self._around[place]
+        if not around:
+            return []
+        free = max(self.calls[before].end for before in quoted)
+        last: dict[str, int] = {}
+        for before in range(bisect_left(self._starts, free), place):
+            inner = self._around[before]
+            if self.calls[before].end <= self.calls[place].start and around[0] in inner[1:]:
+                beside = inner[inner.index(around[0]) - 1]
+                known = last.setdefault(beside, before)
+                if self.calls[before].end > self.calls[known].end:
+                    last[beside] = before
+        return list(last.values())
 
     def _temporal(self) -> list[list[int]]:
         within: dict[str | None, list[tuple[float, int]]] = defaultdict(list)
