@@ -24,12 +24,15 @@ def _source_files() -> list[Path]:
 
 
 def use_cache_of_these_sources() -> None:
-    """Point ``NUMBA_CACHE_DIR`` at this version's own folder, unless the user has set it or Numba is loaded."""
-    if "NUMBA_CACHE_DIR" in os.environ or "numba" in sys.modules:
+    """Point Numba's cache at this version's own folder, unless the user has chosen one."""
+    if "NUMBA_CACHE_DIR" in os.environ:
         return
     digest = hashlib.sha256()
     for path in _source_files():
         stat = path.stat()
         digest.update(f"{path}:{stat.st_mtime_ns}:{stat.st_size}\n".encode())
     base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    os.environ["NUMBA_CACHE_DIR"] = str(base / "hexopt" / f"numba-{digest.hexdigest()[:16]}")
+    folder = str(base / "hexopt" / f"numba-{digest.hexdigest()[:16]}")
+    os.environ["NUMBA_CACHE_DIR"] = folder
+    if "numba" in sys.modules:
+        sys.modules["numba"].config.CACHE_DIR = folder

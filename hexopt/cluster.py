@@ -1,0 +1,190 @@
+"""The fleet: which instances serve, and with what limits."""
+
+from __future__ import annotations
+
+import tomllib
+from dataclasses import dataclass, field
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from hexopt.models.cells import LatencyCell, latency
+
+
+class ClusterError(ValueError):
+    """A cluster that cannot be; the message names the file and the field."""
+
+
+@dataclass(frozen=True, slots=True)
+class Instance:
+    """One model server replica.
+
+    Parameters
+    ----------
+    name
+        Unique in its cluster.
+    cell
+        Learned latency and KV capacity of its (GPU type, LLM, TP, PP).
+    max_num_seqs, max_num_batched_tokens, block_size, max_model_len
+        vLLM's options of the same names.
+    kv_tokens
+        Tokens of KV cache.
+    prefix_caching
+        Whether automatic prefix caching is on.
+    price
+        Money an hour for the whole instance.
+    """
+
+    name: str
+    cell: LatencyCell
+    max_num_seqs: int
+    max_num_batched_tokens: int
+    block_size: int
+    max_model_len: int
+    kv_tokens: int
+    prefix_caching: bool
+    price: float
+
+
+@dataclass(frozen=True, slots=True)
+class Cluster:
+    """The instances that one scheduler looks after; all serve the same LLM."""
+
+    name: str
+    instances: tuple[Instance, ...]
+    source: str = field(default="", compare=False)
+
+    def __len__(self) -> int:
+        return len(self.instances)
+
+
+class _InstanceRow(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    gpu: str
+    name: str | None = None
+    count: int = Field(default=1, ge=1, le=4096)
+    llm: str | None = None
+    tp: int | None = Field(default=None, ge=1)
+    pp: int | None = Field(default=None, ge=1)
+    max_num_seqs: int | None = Field(default=None, ge=1, le=65536)
+    max_num_batched_tokens: int | None = Field(default=None, ge=16)
+    block_size: int | None = Field(default=None, ge=1, le=1024)
+    max_model_len: int | None = Field(default=None, ge=1)
+    kv_tokens: int | None = Field(default=None, ge=1)
+    prefix_caching: bool | None = None
+    price: float | None = Field(default=None, ge=0)
+
+
+class _ClusterFile(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    name: str | None = None
+    llm: str | None = None
+    max_num_seqs: int | None = Field(default=None, ge=1, le=65536)
+    max_num_batched_tokens: int | None = Field(default=None, ge=16)
+    block_size: int | None = Field(default=None, ge=1, le=1024)
+    max_model_len: int | None = Field(default=None, ge=1)
+    prefix_caching: bool | None = None
+    instance: list[_InstanceRow] = Field(min_length=1)
+
+
+# vLLM's defaults for its OpenAI server (vllm/engine/arg_utils.py, get_batch_defaults): larger batches on GPUs with at
+# least 70 GiB other than the A100.
+_SMALL = {"max_num_batched_tokens": 2048, "max_num_seqs": 256}
+_LARGE = {"max_num_batched_tokens": 8192, "max_num_seqs": 1024}
+_LARGE_GPUS = frozenset({"h100", "h200", "b200", "rtx-pro-6000"})
+
+
+def bundled_clusters() -> dict[str, Path]:
+    """The clusters that come with HexOpt, by name."""
+    folder = Path(str(resources.files("hexopt.clusters")))
+    return {path.stem: path for path in sorted(folder.glob("*.toml"))}
+
+
+def load_cluster(source: str | Path) -> Cluster:
+    """Read a cluster from a TOML file, or the bundled one of that name.
+
+    Raises
+    ------
+    ClusterError
+        Naming the file and field, for anything unreadable, unknown, or that does not fit in memory.
+    """
+    path = Path(source)
+    if not path.suffix and not path.exists():
+        known = bundled_clusters()
+        if str(source) not in known:
+            raise ClusterError(
+                f"cluster {str(source)!r} is neither a file nor a bundled cluster ({', '.join(known)})"
+            )
+        path = known[str(source)]
+    try:
+        document = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ClusterError(f"{path}: cannot be read: {error.strerror}") from error
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ClusterError(f"{path}: is not a TOML file: {error}") from error
+    return parse_cluster(document, str(path), default_name=path.stem)
+
+
+def parse_cluster(document: dict[str, Any], where: str, default_name: str = "cluster") -> Cluster:
+    """Check a cluster document (the contents of a TOML file); ``where`` names it in errors."""
+    try:
+        parsed = _ClusterFile.model_validate(document)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(f"instance[{p}]" if isinstance(p, int) else str(p) for p in first["loc"])
+        place = place.replace("instance.instance[", "instance[")
+        raise ClusterError(f"{where}: {place}: {first['msg']}") from error
+    rows = [
+        instance
+        for number, row in enumerate(parsed.instance)
+        for instance in _replicas(parsed, row, f"{where}: instance[{number}]")
+    ]
+    names = [instance.name for instance in rows]
+    for name in names:
+        if names.count(name) > 1:
+            raise ClusterError(f"{where}: two instances are named {name!r}")
+    llms = {instance.cell.cell.llm for instance in rows}
+    if len(llms) > 1:
+        raise ClusterError(f"{where}: instances serve different LLMs ({', '.join(sorted(llms))}), expected one")
+    return Cluster(parsed.name or default_name, tuple(rows), where)
+
+
+def _replicas(cluster: _ClusterFile, row: _InstanceRow, where: str) -> list[Instance]:
+    llm = row.llm or cluster.llm
+    if llm is None:
+        raise ClusterError(f"{where}: llm is missing, here and at the top")
+    try:
+        cell = latency(row.gpu, llm, row.tp, row.pp)
+    except ValueError as error:
+        raise ClusterError(f"{where}: {error}") from error
+
+    def limit(key: Literal["max_num_seqs", "max_num_batched_tokens", "block_size", "max_model_len"], default: int) -> int:
+        value = getattr(row, key) if getattr(row, key) is not None else getattr(cluster, key)
+        return default if value is None else int(value)
+
+    defaults = _LARGE if row.gpu in _LARGE_GPUS else _SMALL
+    kv_tokens = row.kv_tokens if row.kv_tokens is not None else cell.kv_tokens
+    if kv_tokens > cell.kv_tokens:
+        raise ClusterError(
+            f"{where}: kv_tokens is {kv_tokens}, but {llm} on {row.gpu} leaves memory for {cell.kv_tokens}"
+        )
+    caching = row.prefix_caching if row.prefix_caching is not None else cluster.prefix_caching
+    base = row.name or row.gpu
+    return [
+        Instance(
+            name=base if row.count == 1 and row.name else f"{base}-{k}",
+            cell=cell,
+            max_num_seqs=limit("max_num_seqs", defaults["max_num_seqs"]),
+            max_num_batched_tokens=limit("max_num_batched_tokens", defaults["max_num_batched_tokens"]),
+            block_size=limit("block_size", 16),
+            max_model_len=min(limit("max_model_len", 131072), kv_tokens),
+            kv_tokens=kv_tokens,
+            prefix_caching=True if caching is None else caching,
+            price=row.price or 0.0,
+        )
+        for k in range(row.count)
+    ]

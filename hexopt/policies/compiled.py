@@ -1,0 +1,50 @@
+"""One switch over the compiled policies: the event loop and the live service call them through it.
+
+A plain switch rather than function pointers, so that Numba can cache the whole loop.
+"""
+
+# mypy: ignore-errors
+from __future__ import annotations
+
+from numba import njit
+
+from hexopt.policies import deadline, greedy_urgency, hexgen_flow, least_loaded, round_robin
+from hexopt.policies.knowledge import believe, learn
+
+EXTERNAL = 0
+ROUND_ROBIN = 1
+LEAST_LOADED = 2
+HEXGEN_FLOW = 3
+EDF = 4
+LLF = 5
+GREEDY_URGENCY = 6
+
+
+@njit(cache=True)
+def place(policy, sim, know, r, now):
+    """Choose the instance for the ready stage ``r`` and write its priority (lower is earlier) into its record.
+
+    Returns
+    -------
+    int
+        Index of the instance.
+    """
+    if policy == ROUND_ROBIN:
+        return round_robin.place(sim, know, r)
+    if policy == LEAST_LOADED:
+        return least_loaded.place(sim, know, r)
+    if policy == HEXGEN_FLOW:
+        return hexgen_flow.place(sim, know, r, now)
+    believe(sim, know, r)
+    if policy == EDF:
+        return deadline.place_edf(sim, know, r)
+    if policy == LLF:
+        return deadline.place_llf(sim, know, r)
+    return greedy_urgency.place(sim, know, r, now)
+
+
+@njit(cache=True)
+def ended(policy, sim, know, r):
+    """Tell the policy that stage ``r`` has ended; its true lengths may be learned from now on."""
+    if policy == EXTERNAL or policy >= EDF:
+        learn(sim, know, r)

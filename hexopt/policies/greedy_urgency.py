@@ -1,0 +1,132 @@
+"""Greedy urgency: HexOpt's own rule for deciding at once.
+
+A ready call goes where ``finish + imposed`` is smallest:
+
+- *finish*: predicted seconds until the call ends there: prompts ahead in the queue, memory that must be freed first, its own
+  prefill less what the prefix cache holds, its decode in the company of the calls already there;
+- *imposed*: predicted seconds by which it delays those calls: their decode steps grow, its prefill holds them up.
+
+The tail behind the call is the same wherever it runs, so the earliest finish of the call is the earliest finish of the workflow.
+Queues are ordered by least slack, ``deadline - service - tail``.
+"""
+
+# mypy: ignore-errors
+from __future__ import annotations
+
+from numba import njit
+
+from hexopt.models.roofline import step_seconds
+from hexopt.policies.knowledge import alone_seconds
+from hexopt.simulation.kvcache import found_blocks
+from hexopt.simulation.state import NONE
+
+IMPOSED = 0
+"""Place of the imposed delay's weight in ``Knowledge.weights``."""
+
+
+@njit(cache=True)
+def _prefill_seconds(coef, new, done, budget, decodes, context):
+    """Seconds by which prefilling ``new`` tokens behind ``done`` lengthens the steps of the given decodes."""
+    if new <= 0.0:
+        return 0.0
+    room = max(budget - decodes, 1.0)
+    steps = max(new / room, 1.0)
+    chunk = new / steps
+    mixed = step_seconds(coef, 1.0, chunk, chunk * (done + new / 2.0), done + new / 2.0, decodes, context)
+    return steps * mixed
+
+
+@njit(cache=True)
+def predict(sim, know, i, r, now):
+    """What placing stage ``r`` on instance ``i`` now would mean.
+
+    Returns
+    -------
+    finish, imposed, new
+        Seconds until the stage ends; seconds by which it delays the others there, summed over them; prompt
+        tokens that it would have to compute.
+    """
+    stage = sim.stage[r]
+    inst = sim.instance[i]
+    coef = know.coef[i]
+    block = inst.block_size
+    cached = 0
+    if inst.prefix_caching == 1:
+        found, _ = found_blocks(sim, i, stage.leaf, (stage.prompt - 1) // block)
+        cached = found * block
+    new = float(stage.prompt - cached)
+    output = max(stage.expected_output, 1.0)
+
+    running = 0.0
+    behind = 0.0
+    context = 0.0
+    ahead = 0.0
+    ahead_blocks = 0.0
+    overlap = 0.0
+    overlap_context = 0.0
+    freed = 0.0
+    other = inst.first_here
+    while other != NONE:
+        there = sim.stage[other]
+        left = max(there.expected_output - there.generated, 0.15 * there.expected_output + 1.0)
+        size = there.prompt + there.generated
+        if there.held > 0:
+            running += 1.0
+            context += size
+            ahead += max(there.prompt - there.computed, 0)
+            freed += there.held / left
+        elif there.priority <= stage.priority:
+            ahead += there.expected_new
+            ahead_blocks += (size + left) / block
+        else:
+            behind += 1.0
+        both = min(left, output)
+        overlap += both
+        overlap_context += both * (size + both / 2.0)
+        other = there.next_here
+
+    budget = float(inst.max_batched)
+    company = overlap / output
+    company_context = overlap_context / output
+    own_context = stage.prompt + output / 2.0
+    with_it = step_seconds(coef, 0.0, 0.0, 0.0, 0.0, company + 1.0, company_context + own_context)
+    without = step_seconds(coef, 0.0, 0.0, 0.0, 0.0, company, company_context) if company > 0.0 else 0.0
+    prefill = _prefill_seconds(coef, new, cached, budget, running, context)
+    stall = prefill
+    if running > 0.0:
+        steps = max(new / max(budget - running, 1.0), 1.0)
+        stall = max(prefill - steps * step_seconds(coef, 0.0, 0.0, 0.0, 0.0, running, context), 0.0)
+
+    wait = _prefill_seconds(coef, ahead, 0.0, budget, running, context)
+    lacking = ahead_blocks + (stage.prompt + output) / block - cached / block - inst.free
+    if lacking > 0.0 and freed > 0.0:
+        wait += lacking / freed * with_it
+    finish = (wait + prefill + (output - 1.0) * with_it) * know.scale[i]
+    imposed = 0.0
+    if running + behind > 0.0:
+        slower = with_it - without if company > 0.0 else 0.0
+        imposed = (overlap * slower + stall * (running + behind)) * know.scale[i]
+    return finish, imposed, new
+
+
+@njit(cache=True)
+def place(sim, know, r, now):
+    """The instance with the smallest finish + weight * imposed; queue by slack."""
+    stage = sim.stage[r]
+    deadline = sim.workflow[stage.workflow].deadline
+    service = alone_seconds(know.mean_coef, stage.prompt, 0, stage.expected_output, sim.instance[0].max_batched)
+    stage.priority = deadline - service - stage.tail
+    best = 0
+    lowest = 1e300
+    best_new = 0.0
+    for i in range(sim.instance.shape[0]):
+        if stage.prompt > sim.instance[i].max_len:
+            continue
+        finish, imposed, new = predict(sim, know, i, r, now)
+        cost = finish + know.weights[IMPOSED] * imposed
+        if cost < lowest:
+            best = i
+            lowest = cost
+            best_new = new
+    stage.expected_new = best_new
+    return best

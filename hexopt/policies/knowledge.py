@@ -1,0 +1,78 @@
+"""What a policy may know: learned latency, learned lengths and tails, its own memory. Never the truth to come."""
+
+# mypy: ignore-errors
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from hexopt.models.lengths import LengthState, expected_output, observe_output
+from hexopt.models.roofline import decode_run_seconds, step_seconds
+from hexopt.models.tails import TailState, expected_tail, observe_tail
+
+
+class Knowledge(NamedTuple):
+    """The arrays that policies read and the observations that they learn from; m instances."""
+
+    coef: NDArray[np.float64]
+    """Believed roofline coefficients, shape (m, N_FEATURES), seconds."""
+    mean_coef: NDArray[np.float64]
+    """Their mean over the instances, shape (N_FEATURES,): the yardstick for tails."""
+    scale: NDArray[np.float64]
+    """Observed over predicted step time of each instance, shape (m,)."""
+    speed: NDArray[np.float64]
+    """Service rate of each instance relative to the mean one on the training calls, shape (m,)."""
+    lengths: LengthState
+    tails: TailState
+    weights: NDArray[np.float64]
+    """The policy's parameters."""
+    memory: NDArray[np.float64]
+    """The policy's own numbers, kept between decisions."""
+    table: NDArray[np.float64]
+    """The policy's own table; its shape is the policy's affair."""
+    counts: NDArray[np.int16]
+    """Calls of each kind a workflow has made, shape (w, kinds); empty where the policy does not count them."""
+
+
+@njit(cache=True)
+def alone_seconds(coef, prompt, cached, output, budget):
+    """Seconds of one call on an idle instance: prefill in chunks of ``budget`` tokens, then a decode run."""
+    done = cached
+    seconds = 0.0
+    while done < prompt:
+        new = min(budget, prompt - done)
+        seconds += step_seconds(coef, 1.0, new, new * (done + new / 2.0), done + new, 0.0, 0.0)
+        done += new
+    if output > 1.0:
+        seconds += decode_run_seconds(coef, 1.0, prompt + 1.0, output - 1.0)
+    return seconds
+
+
+@njit(cache=True)
+def believe(sim, know, r):
+    """Write what is expected of the ready stage ``r`` into its record: output tokens and tail."""
+    stage = sim.stage[r]
+    stage.expected_output = expected_output(know.lengths, stage.kind, stage.prompt)
+    stage.tail = expected_tail(know.tails, stage.kind, stage.occurrence)
+
+
+@njit(cache=True)
+def learn(sim, know, r):
+    """Learn from stage ``r``, which has ended, and from its workflow if that has ended with it."""
+    stage = sim.stage[r]
+    observe_output(know.lengths, stage.kind, stage.prompt, stage.output)
+    workflow = sim.workflow[stage.workflow]
+    if workflow.stages_left > 0:
+        return
+    budget = sim.instance[0].max_batched
+    for k in range(workflow.first_stage + workflow.stages - 1, workflow.first_stage - 1, -1):
+        done = sim.stage[k]
+        done.tail = 0.0
+        for c in range(done.first_child, done.first_child + done.children):
+            child = sim.stage[sim.child[c]]
+            service = alone_seconds(know.mean_coef, child.prompt, child.cached, child.output, budget)
+            done.tail = max(done.tail, child.tool_delay + service + child.tail)
+        observe_tail(know.tails, done.kind, done.occurrence, done.tail)

@@ -1,0 +1,233 @@
+"""What a policy is: one object that the simulator and the live service both ask."""
+
+# mypy: ignore-errors
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hexopt.models.lengths import LengthState
+from hexopt.models.tails import TailState
+from hexopt.policies import compiled
+from hexopt.policies.knowledge import Knowledge, alone_seconds
+
+_SLOWED_BY_HEXGEN_FLOW = frozenset({"a6000", "l40s"})
+
+
+@dataclass(frozen=True)
+class Training:
+    """What was learned before the run, from finished workflows of another trace or of a pilot run.
+
+    Parameters
+    ----------
+    kinds
+        Names of the stage kinds; every array by kind has this order.
+    lengths, tails
+        Predictors to start from; each run works on its own copy.
+    prompt, output, calls
+        Mean prompt tokens, mean output tokens, mean number of calls a workflow, each shape (kinds,).
+    """
+
+    kinds: tuple[str, ...]
+    lengths: LengthState
+    tails: TailState
+    prompt: NDArray[np.float64]
+    output: NDArray[np.float64]
+    calls: NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Fleet:
+    """What a policy is told of the instances: believed coefficients (m, N_FEATURES), GPU types, step budgets."""
+
+    coef: NDArray[np.float64]
+    gpus: tuple[str, ...]
+    max_batched: NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Policy:
+    """A scheduling policy.
+
+    A compiled policy is a number in :mod:`hexopt.policies.compiled` and its arrays; any other one sets ``code`` to
+    ``EXTERNAL`` and overrides :meth:`place`.
+    """
+
+    name: ClassVar[str] = ""
+    code: ClassVar[int] = compiled.EXTERNAL
+    by_priority: ClassVar[bool] = True
+    """Whether the instances order their queues by the policy's priorities, or first come first served."""
+
+    @property
+    def label(self) -> str:
+        """Name with the parameters that tell two of a kind apart."""
+        return self.name
+
+    def weights(self, training: Training) -> NDArray[np.float64]:
+        """Parameters for the kernel."""
+        return np.zeros(1)
+
+    def memory(self, fleet: Fleet) -> NDArray[np.float64]:
+        """Numbers that the kernel keeps between decisions."""
+        return np.zeros(1)
+
+    def table(self, fleet: Fleet, training: Training) -> NDArray[np.float64]:
+        """The kernel's own table."""
+        return np.zeros((1, 1))
+
+    def counts_calls(self) -> bool:
+        """Whether the kernel counts each workflow's calls by kind."""
+        return False
+
+    def prepare(self, fleet: Fleet, training: Training, workflows: int) -> Knowledge:
+        """Fresh knowledge for one run; nothing is shared with another run."""
+        mean = fleet.coef.mean(axis=0)
+        kinds = len(training.kinds)
+        speed = np.empty(len(fleet.gpus))
+        share = training.calls / max(training.calls.sum(), 1e-12)
+        for i in range(len(fleet.gpus)):
+            seconds = [
+                alone_seconds(fleet.coef[i], p, 0.0, o, float(fleet.max_batched[i]))
+                for p, o in zip(training.prompt, training.output, strict=True)
+            ]
+            speed[i] = 1.0 / float(np.dot(share, seconds))
+        return Knowledge(
+            coef=np.ascontiguousarray(fleet.coef),
+            mean_coef=mean,
+            scale=np.ones(len(fleet.gpus)),
+            speed=speed / speed.mean(),
+            lengths=_copied(training.lengths),
+            tails=_copied(training.tails),
+            weights=self.weights(training),
+            memory=self.memory(fleet),
+            table=self.table(fleet, training),
+            counts=np.zeros((workflows if self.counts_calls() else 0, kinds), dtype=np.int16),
+        )
+
+    def place(self, board: Any, know: Knowledge, r: int, now: float) -> tuple[int, float]:
+        """Instance and priority (lower is earlier) for the ready stage ``r`` at time ``now``.
+
+        ``board`` is a :class:`hexopt.simulation.state.Simulation`: the live service keeps one of the same form.
+        """
+        i = int(compiled.place(self.code, board, know, r, now))
+        return i, float(board.stage["priority"][r])
+
+
+def _copied(state: Any) -> Any:
+    return type(state)(*(np.array(x) if isinstance(x, np.ndarray) else x for x in state))
+
+
+@dataclass(frozen=True)
+class RoundRobin(Policy):
+    """vLLM behind a plain balancer: instances in turn, first come first served."""
+
+    name: ClassVar[str] = "round-robin"
+    code: ClassVar[int] = compiled.ROUND_ROBIN
+    by_priority: ClassVar[bool] = False
+
+
+@dataclass(frozen=True)
+class LeastLoaded(Policy):
+    """Fewest requests, first come first served."""
+
+    name: ClassVar[str] = "least-loaded"
+    code: ClassVar[int] = compiled.LEAST_LOADED
+    by_priority: ClassVar[bool] = False
+
+
+@dataclass(frozen=True)
+class EarliestDeadline(Policy):
+    """Earliest workflow deadline first."""
+
+    name: ClassVar[str] = "edf"
+    code: ClassVar[int] = compiled.EDF
+
+
+@dataclass(frozen=True)
+class LeastLaxity(Policy):
+    """Least laxity first."""
+
+    name: ClassVar[str] = "llf"
+    code: ClassVar[int] = compiled.LLF
+
+
+@dataclass(frozen=True)
+class GreedyUrgency(Policy):
+    """HexOpt's greedy rule; ``imposed`` weighs the delay that a call means for those already there."""
+
+    imposed: float = 1.0
+
+    name: ClassVar[str] = "greedy-urgency"
+    code: ClassVar[int] = compiled.GREEDY_URGENCY
+
+    def weights(self, training: Training) -> NDArray[np.float64]:
+        return np.array([self.imposed])
+
+
+@dataclass(frozen=True)
+class HexGenFlow(Policy):
+    """HexGen-Flow's dispatch score and urgency queue.
+
+    Parameters
+    ----------
+    alpha
+        Weight of the speed ratio against the accumulated work, 0 to 1.
+    as_shipped
+        Whether all workflows share one mutable template, as in the code that was published first.
+    """
+
+    alpha: float = 0.2
+    as_shipped: bool = False
+
+    name: ClassVar[str] = "hexgen-flow"
+    code: ClassVar[int] = compiled.HEXGEN_FLOW
+
+    @property
+    def label(self) -> str:
+        return f"{self.name}{'-shipped' if self.as_shipped else ''}(alpha={self.alpha:g})"
+
+    def weights(self, training: Training) -> NDArray[np.float64]:
+        kinds = training.kinds
+        text_to_sql = "unit_tester" in kinds and "revise" in kinds
+        closes = kinds.index("unit_tester") if text_to_sql else -1
+        closed = kinds.index("revise") if text_to_sql else -1
+        return np.array([self.alpha, float(self.as_shipped), closes, closed])
+
+    def memory(self, fleet: Fleet) -> NDArray[np.float64]:
+        slowed = [0.5 if gpu in _SLOWED_BY_HEXGEN_FLOW else 1.0 for gpu in fleet.gpus]
+        return np.array([0.0] * len(fleet.gpus) + slowed)
+
+    def table(self, fleet: Fleet, training: Training) -> NDArray[np.float64]:
+        """Rows: T_e(s) of every instance, their mean, the template's count of each kind; shape (m + 2, kinds)."""
+        instances = len(fleet.gpus)
+        table = np.empty((instances + 2, len(training.kinds)))
+        for i in range(instances):
+            for s in range(len(training.kinds)):
+                table[i, s] = alone_seconds(
+                    fleet.coef[i], training.prompt[s], 0.0, training.output[s], float(fleet.max_batched[i])
+                )
+        table[instances] = table[:instances].mean(axis=0)
+        table[instances + 1] = [
+            STANDARD_WORKFLOW.get(kind, round(calls))
+            for kind, calls in zip(training.kinds, training.calls, strict=True)
+        ]
+        return table
+
+    def counts_calls(self) -> bool:
+        return not self.as_shipped
+
+
+STANDARD_WORKFLOW = {
+    "information_retriever": 4,
+    "extract_keywords": 1,
+    "generate_candidate": 1,
+    "revise": 4,
+    "unit_tester": 3,
+    "generate_unit_test": 1,
+    "evaluate": 1,
+}
+"""HexGen-Flow's template of a Text-to-SQL workflow; other kinds count as often as in the training trace."""
+

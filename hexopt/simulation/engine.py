@@ -1,0 +1,309 @@
+"""One vLLM V1 instance: schedule a step, jump over the steps that are alike, apply them.
+
+The rule is docs/simulated-instance.md; names follow it.
+"""
+
+# mypy: ignore-errors
+from __future__ import annotations
+
+import math
+
+from numba import njit
+
+from hexopt.models.roofline import decode_run_seconds, decode_steps_within, step_seconds
+from hexopt.simulation.kvcache import admit, credit, found_blocks, release, take_blocks
+from hexopt.simulation.queues import pop_waiting, push_waiting
+from hexopt.simulation.state import NONE
+
+FOREVER = math.inf
+
+
+@njit(cache=True)
+def _blocks_for(tokens, block):
+    return (tokens + block - 1) // block
+
+
+@njit(cache=True)
+def _decodes(stage):
+    return stage.generated > 0 and stage.computed == stage.prompt + stage.generated - 1
+
+
+@njit(cache=True)
+def arrive(sim, i, r, now):
+    """Queue stage ``r`` at instance ``i``; cut a jump short where the newcomer could be admitted."""
+    inst = sim.instance[i]
+    stage = sim.stage[r]
+    stage.instance = i
+    stage.sequence = inst.next_sequence
+    inst.next_sequence += 1
+    if inst.by_priority == 0:
+        stage.priority = 0.0
+    stage.previous_here = NONE
+    stage.next_here = inst.first_here
+    if inst.first_here != NONE:
+        sim.stage[inst.first_here].previous_here = r
+    inst.first_here = r
+    push_waiting(sim, i, r)
+    inst.touched = 1
+    if inst.busy == 1 and inst.jump > 1 and inst.waiting_root == r and inst.running < inst.max_seqs:
+        elapsed = now - inst.step_start
+        steps = decode_steps_within(sim.coef[i], inst.decodes, inst.decode_context, elapsed, inst.jump)
+        if steps < inst.jump:
+            inst.jump = steps
+            inst.next_event = inst.step_start + decode_run_seconds(
+                sim.coef[i], inst.decodes, inst.decode_context, steps
+            )
+
+
+@njit(cache=True)
+def _preempt(sim, i, position):
+    """Take the running stage at ``position`` out, by recompute; it waits again."""
+    inst = sim.instance[i]
+    r = sim.running[i, position]
+    for k in range(position, inst.running - 1):
+        sim.running[i, k] = sim.running[i, k + 1]
+    inst.running -= 1
+    inst.preemptions += 1
+    stage = sim.stage[r]
+    release(sim, i, r)
+    stage.computed = 0
+    stage.preemptions += 1
+    if inst.by_priority == 0:
+        inst.front_sequence -= 1
+        stage.sequence = inst.front_sequence
+    push_waiting(sim, i, r)
+
+
+@njit(cache=True)
+def _victim(sim, i):
+    """Position in the running list of the stage to preempt."""
+    inst = sim.instance[i]
+    worst = inst.running - 1
+    if inst.by_priority == 1:
+        for k in range(inst.running):
+            a = sim.stage[sim.running[i, k]]
+            b = sim.stage[sim.running[i, worst]]
+            if a.priority > b.priority or (a.priority == b.priority and a.sequence > b.sequence):
+                worst = k
+    return worst
+
+
+@njit(cache=True)
+def _schedule_running(sim, i):
+    """Give every running stage its tokens of this step.
+
+    Returns
+    -------
+    budget, preempted
+        Tokens left, and whether a stage had to go.
+    """
+    inst = sim.instance[i]
+    block = inst.block_size
+    budget = inst.max_batched
+    preempted = False
+    for k in range(inst.running):
+        sim.stage[sim.running[i, k]].scheduled = 0
+    k = 0
+    while k < inst.running and budget > 0:
+        r = sim.running[i, k]
+        stage = sim.stage[r]
+        new = min(stage.prompt + stage.generated - stage.computed, budget)
+        grow = _blocks_for(stage.computed + new, block) - stage.held
+        gone = False
+        while grow > inst.free:
+            preempted = True
+            v = _victim(sim, i)
+            victim = sim.running[i, v]
+            if v < k:
+                budget += sim.stage[victim].scheduled
+                k -= 1
+            _preempt(sim, i, v)
+            if victim == r:
+                gone = True
+                break
+        if gone:
+            break
+        if grow > 0:
+            take_blocks(sim, i, grow)
+            stage.held += grow
+        stage.scheduled = new
+        budget -= new
+        if not _decodes(stage):
+            credit(sim, i, r, (stage.computed + new) // block)
+        k += 1
+    return budget, preempted
+
+
+@njit(cache=True)
+def _schedule_waiting(sim, i, budget, now):
+    """Admit waiting stages in order until the budget, the seats or the blocks run out."""
+    inst = sim.instance[i]
+    block = inst.block_size
+    while inst.waiting_root != NONE and budget > 0 and inst.running < inst.max_seqs:
+        r = inst.waiting_root
+        stage = sim.stage[r]
+        tokens = stage.prompt + stage.generated
+        limit = (tokens - 1) // block
+        found = 0
+        from_free = 0
+        if inst.prefix_caching == 1:
+            found, from_free = found_blocks(sim, i, stage.leaf, limit)
+        new = min(tokens - found * block, budget)
+        grow = _blocks_for(found * block + new, block) - found
+        if grow > inst.free - from_free:
+            break
+        pop_waiting(sim, i)
+        admit(sim, i, r, limit)
+        take_blocks(sim, i, grow)
+        stage.held = found + grow
+        stage.computed = found * block
+        stage.scheduled = new
+        budget -= new
+        sim.running[i, inst.running] = r
+        inst.running += 1
+        if math.isnan(stage.start):
+            stage.start = now
+            stage.cached = found * block
+        inst.cached_tokens += found * block
+        credit(sim, i, r, (stage.computed + new) // block)
+
+
+@njit(cache=True)
+def _steps_that_fit(sim, i, steps):
+    """Most decode steps, up to ``steps``, for which the free blocks suffice (the first one's are taken already)."""
+    inst = sim.instance[i]
+    block = inst.block_size
+    if inst.running * (steps // block + 1) <= inst.free:
+        return steps
+    low = 1
+    high = steps
+    while low < high:
+        middle = (low + high + 1) // 2
+        need = 0
+        for k in range(inst.running):
+            stage = sim.stage[sim.running[i, k]]
+            need += _blocks_for(stage.computed + middle, block) - stage.held
+        if need <= inst.free:
+            low = middle
+        else:
+            high = middle - 1
+    return low
+
+
+@njit(cache=True)
+def begin_step(sim, i, now):
+    """Schedule the next step of instance ``i`` at ``now``, or send it to sleep."""
+    inst = sim.instance[i]
+    inst.touched = 0
+    while True:
+        budget, preempted = _schedule_running(sim, i)
+        if not preempted:
+            _schedule_waiting(sim, i, budget, now)
+        chunks = 0
+        chunk_tokens = 0
+        attention = 0.0
+        chunk_context = 0.0
+        decodes = 0
+        context = 0.0
+        shortest = 2147483647
+        for k in range(inst.running):
+            stage = sim.stage[sim.running[i, k]]
+            new = stage.scheduled
+            if new == 0:
+                continue
+            if _decodes(stage):
+                decodes += 1
+                context += stage.computed + 1.0
+                shortest = min(shortest, stage.output - stage.generated)
+            else:
+                chunks += 1
+                chunk_tokens += new
+                attention += new * (stage.computed + new / 2.0)
+                chunk_context += stage.computed + new
+        if chunks + decodes > 0 or not preempted:
+            break
+    if chunks + decodes == 0:
+        inst.busy = 0
+        inst.next_event = FOREVER
+        return
+    inst.busy = 1
+    inst.step_start = now
+    inst.decodes = decodes
+    inst.decode_context = context
+    if chunks > 0:
+        inst.jump = 0
+        seconds = step_seconds(sim.coef[i], chunks, chunk_tokens, attention, chunk_context, decodes, context)
+    else:
+        steps = 1
+        if not preempted and decodes == inst.running:
+            steps = _steps_that_fit(sim, i, shortest)
+        inst.jump = steps
+        seconds = decode_run_seconds(sim.coef[i], decodes, context, steps)
+    inst.next_event = now + seconds
+
+
+@njit(cache=True)
+def _leave(sim, i, r):
+    """Unlink stage ``r`` from the list of those at instance ``i``."""
+    stage = sim.stage[r]
+    if stage.previous_here == NONE:
+        sim.instance[i].first_here = stage.next_here
+    else:
+        sim.stage[stage.previous_here].next_here = stage.next_here
+    if stage.next_here != NONE:
+        sim.stage[stage.next_here].previous_here = stage.previous_here
+
+
+@njit(cache=True)
+def end_step(sim, i, ended):
+    """Apply the step or jump of instance ``i`` that ends now; write the stages that ended to ``ended``.
+
+    Returns
+    -------
+    int
+        How many ended.
+    """
+    inst = sim.instance[i]
+    now = inst.next_event
+    block = inst.block_size
+    lasted = now - inst.step_start
+    inst.busy_seconds += lasted
+    inst.block_seconds += lasted * (inst.blocks - inst.free)
+    inst.steps += max(inst.jump, 1)
+    count = 0
+    kept = 0
+    for k in range(inst.running):
+        r = sim.running[i, k]
+        stage = sim.stage[r]
+        if stage.scheduled > 0:
+            if inst.jump > 0:
+                stage.computed += inst.jump
+                stage.generated += inst.jump
+                inst.computed_tokens += inst.jump
+                grow = _blocks_for(stage.computed, block) - stage.held
+                if grow > 0:
+                    take_blocks(sim, i, grow)
+                    stage.held += grow
+            else:
+                stage.computed += stage.scheduled
+                inst.computed_tokens += stage.scheduled
+                if stage.computed == stage.prompt + stage.generated:
+                    stage.generated += 1
+            if stage.generated >= 1 and math.isnan(stage.first_token):
+                stage.first_token = now
+            if stage.generated == stage.output:
+                stage.finish = now
+                ended[count] = r
+                count += 1
+                continue
+        sim.running[i, kept] = r
+        kept += 1
+    inst.running = kept
+    for k in range(count):
+        release(sim, i, ended[k])
+        _leave(sim, i, ended[k])
+    inst.finished += count
+    inst.busy = 0
+    inst.next_event = FOREVER
+    inst.touched = 1
+    return count

@@ -1,0 +1,141 @@
+"""The event loop: arrivals, ends of steps, decisions, starts of steps, in that order at every instant."""
+
+# mypy: ignore-errors
+from __future__ import annotations
+
+import math
+
+from numba import njit
+
+from hexopt.policies.compiled import EXTERNAL, ended, place
+from hexopt.simulation.engine import FOREVER, arrive, begin_step, end_step
+from hexopt.simulation.queues import pop_delayed, push_delayed
+from hexopt.simulation.state import NONE
+
+FINISHED = 0
+"""Every stage has ended."""
+PAUSED = 1
+"""The time asked for is reached."""
+DECIDE = 2
+"""Stages are ready and the policy is not a compiled one: the caller places them and resumes."""
+
+
+@njit(cache=True)
+def _becomes_ready(sim, r, when):
+    """Stage ``r`` has nothing more to wait for but its tools, which start at ``when``."""
+    stage = sim.stage[r]
+    stage.ready = when + stage.tool_delay
+    if stage.tool_delay > 0.0:
+        push_delayed(sim, r)
+    else:
+        _is_ready(sim, r)
+
+
+@njit(cache=True)
+def _is_ready(sim, r):
+    clock = sim.clock[0]
+    k = clock.ready
+    while k > 0 and sim.ready[k - 1] > r:
+        sim.ready[k] = sim.ready[k - 1]
+        k -= 1
+    sim.ready[k] = r
+    clock.ready += 1
+
+
+@njit(cache=True)
+def _finish_stage(policy, sim, know, r, now):
+    stage = sim.stage[r]
+    workflow = sim.workflow[stage.workflow]
+    sim.clock[0].stages_left -= 1
+    workflow.stages_left -= 1
+    if workflow.stages_left == 0:
+        workflow.finish = now
+    ended(policy, sim, know, r)
+    for k in range(stage.first_child, stage.first_child + stage.children):
+        child = sim.child[k]
+        sim.stage[child].parents_left -= 1
+        if sim.stage[child].parents_left == 0:
+            _becomes_ready(sim, child, now)
+
+
+@njit(cache=True)
+def _next_time(sim):
+    clock = sim.clock[0]
+    now = FOREVER
+    if clock.next_workflow < sim.workflow.shape[0]:
+        now = sim.workflow[clock.next_workflow].arrival
+    if clock.delayed > 0:
+        now = min(now, sim.stage[sim.delayed[0]].ready)
+    for i in range(sim.instance.shape[0]):
+        now = min(now, sim.instance[i].next_event)
+    return now
+
+
+@njit(cache=True)
+def run(sim, know, policy, finished, until):
+    """Advance to the end, to time ``until``, or to the next decision that is the caller's.
+
+    Parameters
+    ----------
+    sim, know
+        The state, and what policies may know and remember; both are changed.
+    policy
+        Number of the compiled policy, or ``EXTERNAL``.
+    finished
+        Scratch, int32, shape (largest max_seqs,).
+
+    Returns
+    -------
+    int
+        FINISHED, PAUSED or DECIDE.
+    """
+    clock = sim.clock[0]
+    instances = sim.instance.shape[0]
+    while True:
+        if clock.ready == 0:
+            now = _next_time(sim)
+            if math.isinf(now):
+                return FINISHED
+            if now > until:
+                return PAUSED
+            clock.now = now
+            for i in range(instances):
+                if sim.instance[i].next_event <= now:
+                    for k in range(end_step(sim, i, finished)):
+                        _finish_stage(policy, sim, know, finished[k], now)
+            while clock.delayed > 0 and sim.stage[sim.delayed[0]].ready <= now:
+                _is_ready(sim, pop_delayed(sim))
+            while clock.next_workflow < sim.workflow.shape[0]:
+                workflow = sim.workflow[clock.next_workflow]
+                if workflow.arrival > now:
+                    break
+                clock.next_workflow += 1
+                for r in range(workflow.first_stage, workflow.first_stage + workflow.stages):
+                    if sim.stage[r].parents_left == 0:
+                        _becomes_ready(sim, r, workflow.arrival)
+        now = clock.now
+        if clock.ready_done < clock.ready and policy == EXTERNAL:
+            return DECIDE
+        while clock.ready_done < clock.ready:
+            r = sim.ready[clock.ready_done]
+            clock.ready_done += 1
+            clock.decisions += 1
+            arrive(sim, place(policy, sim, know, r, now), r, now)
+        clock.ready = 0
+        clock.ready_done = 0
+        for i in range(instances):
+            if sim.instance[i].touched == 1 and sim.instance[i].busy == 0:
+                begin_step(sim, i, now)
+
+
+@njit(cache=True)
+def place_external(sim, r, i, priority):
+    """Carry out an external policy's decision for the ready stage ``r``."""
+    clock = sim.clock[0]
+    clock.ready_done += 1
+    clock.decisions += 1
+    sim.stage[r].priority = priority
+    arrive(sim, i, r, clock.now)
+
+
+__all__ = ["DECIDE", "FINISHED", "NONE", "PAUSED", "place_external", "run"]

@@ -1,0 +1,105 @@
+"""The priority queues: stages that wait at an instance, stages whose tools still run."""
+
+# mypy: ignore-errors
+from __future__ import annotations
+
+from numba import njit
+
+from hexopt.simulation.state import NONE
+
+
+@njit(cache=True)
+def _earlier(sim, a, b):
+    x = sim.stage[a]
+    y = sim.stage[b]
+    return x.priority < y.priority or (x.priority == y.priority and x.sequence < y.sequence)
+
+
+@njit(cache=True)
+def _merge(sim, a, b):
+    """Merge two skew heaps (Sleator and Tarjan 1986), top down; return the root.
+
+    Linked through the stages themselves: a queue of any length costs no memory of its own.
+    """
+    if a == NONE:
+        return b
+    if b == NONE:
+        return a
+    if _earlier(sim, b, a):
+        a, b = b, a
+    root = a
+    while True:
+        below = sim.stage[a].right
+        sim.stage[a].right = sim.stage[a].left
+        if below == NONE:
+            sim.stage[a].left = b
+            return root
+        if _earlier(sim, b, below):
+            below, b = b, below
+        sim.stage[a].left = below
+        a = below
+
+
+@njit(cache=True)
+def push_waiting(sim, i, r):
+    """Queue stage ``r`` at instance ``i`` by (priority, sequence)."""
+    inst = sim.instance[i]
+    sim.stage[r].left = NONE
+    sim.stage[r].right = NONE
+    inst.waiting_root = _merge(sim, inst.waiting_root, r)
+    inst.waiting += 1
+
+
+@njit(cache=True)
+def pop_waiting(sim, i):
+    """Remove and return the first stage that waits at instance ``i``."""
+    inst = sim.instance[i]
+    r = inst.waiting_root
+    inst.waiting_root = _merge(sim, sim.stage[r].left, sim.stage[r].right)
+    inst.waiting -= 1
+    return r
+
+
+@njit(cache=True)
+def push_delayed(sim, r):
+    """Remember stage ``r`` until its ``ready`` time."""
+    clock = sim.clock[0]
+    heap = sim.delayed
+    k = clock.delayed
+    clock.delayed += 1
+    while k > 0:
+        up = (k - 1) // 2
+        if not _sooner(sim, r, heap[up]):
+            break
+        heap[k] = heap[up]
+        k = up
+    heap[k] = r
+
+
+@njit(cache=True)
+def pop_delayed(sim):
+    """Remove and return the stage that becomes ready next."""
+    clock = sim.clock[0]
+    heap = sim.delayed
+    first = heap[0]
+    clock.delayed -= 1
+    size = clock.delayed
+    last = heap[size]
+    k = 0
+    while 2 * k + 1 < size:
+        down = 2 * k + 1
+        if down + 1 < size and _sooner(sim, heap[down + 1], heap[down]):
+            down += 1
+        if not _sooner(sim, heap[down], last):
+            break
+        heap[k] = heap[down]
+        k = down
+    heap[k] = last
+    return first
+
+
+@njit(cache=True)
+def _sooner(sim, a, b):
+    x = sim.stage[a].ready
+    y = sim.stage[b].ready
+    return x < y or (x == y and a < b)

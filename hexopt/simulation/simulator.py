@@ -1,0 +1,206 @@
+"""Run a workload on a cluster under a policy."""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hexopt.cluster import Cluster
+from hexopt.policies.knowledge import Knowledge
+from hexopt.policies.policy import Fleet, Policy, Training
+from hexopt.simulation.loop import DECIDE, PAUSED, place_external, run
+from hexopt.simulation.state import CLOCK, ENTRY, INSTANCE, NODE_HERE, NONE, Simulation
+from hexopt.simulation.workload import Jobs
+
+
+class SimulationError(ValueError):
+    """Work that the cluster cannot do."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """What happened in one simulation.
+
+    Parameters
+    ----------
+    policy
+        The policy's label.
+    stage, workflow, instance
+        Records after the run, see :mod:`hexopt.simulation.state`; times in absolute seconds.
+    kinds
+        Names of the stage kinds.
+    cluster
+        Where it ran.
+    engine_cpu_seconds
+        Processor seconds of the event loop, the policy included.
+    decisions
+        Placements made.
+    end
+        Simulated seconds at the end.
+    """
+
+    policy: str
+    stage: NDArray[np.void]
+    workflow: NDArray[np.void]
+    instance: NDArray[np.void]
+    kinds: tuple[str, ...]
+    cluster: Cluster
+    engine_cpu_seconds: float
+    decisions: int
+    end: float
+
+
+def fleet_of(cluster: Cluster) -> Fleet:
+    """What policies are told of ``cluster``."""
+    return Fleet(
+        coef=np.array([i.cell.coef for i in cluster.instances]),
+        gpus=tuple(i.cell.cell.gpu for i in cluster.instances),
+        max_batched=np.array([i.max_num_batched_tokens for i in cluster.instances]),
+    )
+
+
+def instance_table(cluster: Cluster, by_priority: bool) -> NDArray[np.void]:
+    """INSTANCE records of an idle cluster, shape (m,)."""
+    table = np.zeros(len(cluster), dtype=INSTANCE)
+    gpus = list(dict.fromkeys(i.cell.cell.gpu for i in cluster.instances))
+    for row, i in zip(table, cluster.instances, strict=True):
+        row["gpu"] = gpus.index(i.cell.cell.gpu)
+        row["block_size"] = i.block_size
+        row["blocks"] = i.kv_tokens // i.block_size
+        row["max_seqs"] = i.max_num_seqs
+        row["max_batched"] = i.max_num_batched_tokens
+        row["max_len"] = min(i.max_model_len, i.kv_tokens // i.block_size * i.block_size)
+        row["by_priority"] = by_priority
+        row["prefix_caching"] = i.prefix_caching
+    table["next_event"] = math.inf
+    for field in ("waiting_root", "first_here"):
+        table[field] = NONE
+    table["free"] = table["blocks"]
+    return table
+
+
+def build(jobs: Jobs, instance: NDArray[np.void], coef: NDArray[np.float64]) -> Simulation:
+    """The state before the first event.
+
+    Parameters
+    ----------
+    jobs
+        The work; its arrays are used as they are and changed by the run.
+    instance
+        INSTANCE records of the idle instances, shape (m,).
+    coef
+        True roofline coefficients, shape (m, N_FEATURES), seconds.
+    """
+    instances, nodes, stages = instance.shape[0], jobs.node.shape[0], jobs.stage.shape[0]
+    # A free-queue entry holds at least one block; anonymous neighbours merge, so nodes bound the entries too.
+    entries = min(int(instance["blocks"].max()), 2 * nodes + 1) + 2
+    entry = np.zeros((instances, entries), dtype=ENTRY)
+    entry["next"] = np.append(np.arange(1, entries), NONE)
+    entry[:, 0] = list(zip([NONE] * instances, [NONE] * instances, [NONE] * instances, instance["blocks"], strict=True))
+    instance["lru_front"] = 0
+    instance["lru_back"] = 0
+    instance["lru_spare"] = 1
+    here = np.zeros((instances, nodes), dtype=NODE_HERE)
+    here["entry"] = NONE
+    clock = np.zeros(1, dtype=CLOCK)
+    clock["stages_left"] = stages
+    return Simulation(
+        stage=jobs.stage,
+        child=jobs.child,
+        workflow=jobs.workflow,
+        instance=instance,
+        coef=np.ascontiguousarray(coef),
+        running=np.zeros((instances, int(instance["max_seqs"].max())), dtype=np.int32),
+        node=jobs.node,
+        here=here,
+        entry=entry,
+        path=np.zeros(nodes + 1, dtype=np.int32),
+        delayed=np.zeros(stages, dtype=np.int32),
+        ready=np.zeros(stages, dtype=np.int32),
+        clock=clock,
+    )
+
+
+def check_fits(jobs: Jobs, instance: NDArray[np.void]) -> None:
+    """Refuse a stage that is longer than every instance's context.
+
+    Raises
+    ------
+    SimulationError
+        Naming the length and the longest context.
+    """
+    longest = int(instance["max_len"].max())
+    tokens = jobs.stage["prompt"] + jobs.stage["output"]
+    worst = int(tokens.argmax())
+    if tokens[worst] > longest:
+        raise SimulationError(
+            f"a stage of {jobs.stage['prompt'][worst]} prompt and {jobs.stage['output'][worst]} output tokens is longer "
+            f"than every instance's context (the longest is {longest} tokens)"
+        )
+
+
+def advance(sim: Simulation, know: Knowledge, policy: Policy, until: float = math.inf) -> int:
+    """Run until the end or time ``until``; ask ``policy`` where it is not a compiled one."""
+    finished = np.zeros(sim.running.shape[1], dtype=np.int32)
+    while True:
+        reason = int(run(sim, know, policy.code, finished, until))
+        if reason != DECIDE:
+            return reason
+        clock: Any = sim.clock[0]
+        for r in sim.ready[int(clock["ready_done"]) : int(clock["ready"])].copy():
+            i, priority = policy.place(sim, know, int(r), float(clock["now"]))
+            place_external(sim, int(r), i, priority)
+
+
+def simulate(
+    jobs: Jobs,
+    kinds: tuple[str, ...],
+    cluster: Cluster,
+    policy: Policy,
+    training: Training,
+    *,
+    until: float = math.inf,
+) -> Run:
+    """Simulate ``jobs`` on ``cluster`` under ``policy``.
+
+    Parameters
+    ----------
+    jobs
+        The work; its arrays become the run's.
+    kinds
+        Names of the stage kinds, in the order of the stages' numbers.
+    training
+        What the policy's predictors start from.
+    until
+        Simulated seconds at which to stop; workflows that have not ended by then stay unfinished.
+
+    Raises
+    ------
+    SimulationError
+        If a stage fits on no instance.
+    """
+    instance = instance_table(cluster, policy.by_priority)
+    check_fits(jobs, instance)
+    fleet = fleet_of(cluster)
+    sim = build(jobs, instance, fleet.coef)
+    know = policy.prepare(fleet, training, jobs.workflow.shape[0])
+    started = time.process_time()
+    reason = advance(sim, know, policy, until)
+    spent = time.process_time() - started
+    end = until if reason == PAUSED else float(np.nanmax(sim.workflow["finish"], initial=0.0))
+    return Run(
+        policy=policy.label,
+        stage=sim.stage,
+        workflow=sim.workflow,
+        instance=sim.instance,
+        kinds=kinds,
+        cluster=cluster,
+        engine_cpu_seconds=spent,
+        decisions=int(sim.clock["decisions"][0]),
+        end=end,
+    )

@@ -1,0 +1,166 @@
+"""The arrays that a simulation runs on.
+
+One record a stage, a workflow, an instance: a record keeps what belongs together in one or two cache lines, and
+Numba takes the whole state as a handful of arrays.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+NONE = -1
+"""Index of nothing."""
+
+STAGE = np.dtype(
+    [
+        # The work, fixed.
+        ("prompt", "i4"),
+        ("output", "i4"),
+        ("kind", "i4"),
+        ("workflow", "i4"),
+        ("occurrence", "i4"),
+        ("first_child", "i4"),
+        ("children", "i4"),
+        ("leaf", "i4"),
+        ("tool_delay", "f8"),
+        # Decided by the policy.
+        ("priority", "f8"),
+        ("expected_output", "f8"),
+        ("expected_new", "f8"),
+        ("tail", "f8"),
+        ("instance", "i4"),
+        # On the instance.
+        ("parents_left", "i4"),
+        ("computed", "i4"),
+        ("generated", "i4"),
+        ("held", "i4"),
+        ("credited", "i4"),
+        ("node", "i4"),
+        ("diverged", "i4"),
+        ("scheduled", "i4"),
+        ("left", "i4"),
+        ("right", "i4"),
+        ("next_here", "i4"),
+        ("previous_here", "i4"),
+        ("sequence", "i8"),
+        # What happened.
+        ("ready", "f8"),
+        ("start", "f8"),
+        ("first_token", "f8"),
+        ("finish", "f8"),
+        ("cached", "i4"),
+        ("preemptions", "i4"),
+    ]
+)
+
+WORKFLOW = np.dtype(
+    [
+        ("arrival", "f8"),
+        ("deadline", "f8"),
+        ("weight", "f8"),
+        ("finish", "f8"),
+        ("first_stage", "i4"),
+        ("stages", "i4"),
+        ("stages_left", "i4"),
+        ("tenant", "i4"),
+    ]
+)
+"""``arrival``, ``deadline`` and ``finish`` are absolute seconds; ``finish`` is NaN until the workflow has ended."""
+
+INSTANCE = np.dtype(
+    [
+        # Configuration.
+        ("gpu", "i4"),
+        ("block_size", "i4"),
+        ("blocks", "i4"),
+        ("max_seqs", "i4"),
+        ("max_batched", "i4"),
+        ("max_len", "i4"),
+        ("by_priority", "i4"),
+        ("prefix_caching", "i4"),
+        ("serial", "i4"),
+        # The step that runs.
+        ("busy", "i4"),
+        ("touched", "i4"),
+        ("jump", "i4"),
+        ("decodes", "i4"),
+        ("step_start", "f8"),
+        ("next_event", "f8"),
+        ("decode_context", "f8"),
+        # Queues and memory.
+        ("running", "i4"),
+        ("waiting", "i4"),
+        ("waiting_root", "i4"),
+        ("first_here", "i4"),
+        ("free", "i4"),
+        ("lru_front", "i4"),
+        ("lru_back", "i4"),
+        ("lru_spare", "i4"),
+        ("next_sequence", "i8"),
+        ("front_sequence", "i8"),
+        # Totals.
+        ("steps", "i8"),
+        ("computed_tokens", "i8"),
+        ("cached_tokens", "i8"),
+        ("preemptions", "i8"),
+        ("finished", "i8"),
+        ("busy_seconds", "f8"),
+        ("block_seconds", "f8"),
+    ]
+)
+
+NODE = np.dtype([("parent", "i4"), ("end", "i4")])
+"""Content tree: ``end`` is the number of tokens from position zero to the node's end; parents come first."""
+
+NODE_HERE = np.dtype([("cached", "i4"), ("holders", "i4"), ("entry", "i4")])
+"""A node on one instance: blocks cached, running stages that use it, its entry in the free queue."""
+
+ENTRY = np.dtype([("previous", "i4"), ("next", "i4"), ("node", "i4"), ("blocks", "i4")])
+"""One entry of an instance's queue of free blocks; ``node`` is NONE for anonymous blocks."""
+
+CLOCK = np.dtype(
+    [
+        ("now", "f8"),
+        ("next_workflow", "i8"),
+        ("delayed", "i8"),
+        ("ready", "i8"),
+        ("ready_done", "i8"),
+        ("stages_left", "i8"),
+        ("decisions", "i8"),
+    ]
+)
+"""The event loop's own record; shape (1,)."""
+
+
+class Simulation(NamedTuple):
+    """Everything that a run reads and writes; n stages, w workflows, m instances, k nodes."""
+
+    stage: NDArray[np.void]
+    """STAGE, shape (n,), the stages of a workflow side by side, parents first."""
+    child: NDArray[np.int32]
+    """Stage indices, shape (number of edges,); stage r's are at first_child .. first_child + children."""
+    workflow: NDArray[np.void]
+    """WORKFLOW, shape (w,), by arrival."""
+    instance: NDArray[np.void]
+    """INSTANCE, shape (m,)."""
+    coef: NDArray[np.float64]
+    """Roofline coefficients, shape (m, N_FEATURES), seconds: the truth that the engines run on."""
+    running: NDArray[np.int32]
+    """Stage indices in running-list order, shape (m, largest max_seqs)."""
+    node: NDArray[np.void]
+    """NODE, shape (k,)."""
+    here: NDArray[np.void]
+    """NODE_HERE, shape (m, k)."""
+    entry: NDArray[np.void]
+    """ENTRY, shape (m, most entries)."""
+    path: NDArray[np.int32]
+    """Scratch for one root-to-leaf path, shape (deepest path,)."""
+    delayed: NDArray[np.int32]
+    """Binary heap of stages whose tools still run, by ``ready``; shape (n,)."""
+    ready: NDArray[np.int32]
+    """Stages ready at this instant, shape (n,): filled and emptied by the event loop."""
+    clock: NDArray[np.void]
+    """CLOCK, shape (1,)."""
