@@ -66,9 +66,7 @@ def gamma(rate: float, n: int, rng: np.random.Generator, burstiness: float) -> N
     return np.cumsum(rng.standard_gamma(shape, n)) / (shape * rate)
 
 
-def diurnal(
-    rate: float, n: int, rng: np.random.Generator, period: float, amplitude: float
-) -> NDArray[np.float64]:
+def diurnal(rate: float, n: int, rng: np.random.Generator, period: float, amplitude: float) -> NDArray[np.float64]:
     """Draw the first ``n`` arrivals of a Poisson process whose rate swings like a sine.
 
     The rate at time t is ``rate * (1 + amplitude * sin(2 pi t / period))``. Arrivals of a Poisson process of
@@ -99,7 +97,7 @@ def diurnal(
         raise ValueError(f"amplitude is {amplitude}, expected a number from 0 to 1")
     even = np.cumsum(rng.standard_exponential(n)) / rate
     swing = amplitude * period / (2 * math.pi)
-    # The integral of the rate runs ahead of the even one by 0 to 2 swings, and never falls: bisect in between.
+    # The integral of the rate is 0 to 2 swings ahead of the even one, and never falls: bisect in between.
     low, high = np.maximum(even - 2 * swing, 0.0), even.copy()
     for _ in range(_BISECTIONS):
         middle = (low + high) / 2
@@ -134,14 +132,14 @@ def rescaled(timestamps: ArrayLike, rate: float, n: int) -> NDArray[np.float64]:
         On values out of range.
     """
     _check(rate, n)
-    times = np.sort(np.asarray(timestamps, dtype=np.float64))
-    if times.ndim != 1 or times.size < 2 or not np.isfinite(times).all() or times[0] == times[-1]:
-        raise ValueError(
-            f"timestamps of shape {times.shape}: expected at least two finite seconds, not all equal"
-        )
-    share = (times - times[0]) / (times[-1] - times[0]) * (times.size - 1)
+    times = np.asarray(timestamps, dtype=np.float64)
+    if times.ndim != 1 or times.size < 2 or not np.isfinite(times).all() or times.min() == times.max():
+        raise ValueError("timestamps: expected a list of at least two finite seconds, not all equal")
+    times = np.sort(times - times.min())
+    # The period is the span and one mean gap, so that replays keep the rate.
+    share: NDArray[np.float64] = times * ((times.size - 1) / times[-1])
     rounds, place = np.divmod(np.arange(n), times.size)
-    return (rounds * times.size + share[place]) / rate
+    return np.asarray((rounds * times.size + share[place]) / rate, dtype=np.float64)
 
 
 def with_arrivals(workflows: Sequence[Workflow], times: Iterable[float]) -> list[Workflow]:

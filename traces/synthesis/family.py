@@ -53,15 +53,15 @@ class Family(Generic[P]):
             raise TraceError(f"{self.name}: {error}") from None
 
 
+def is_number(value: object) -> bool:
+    """Tell whether ``value`` is a finite number; true and false are none."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
 def check_number(parameters: object, name: str, low: float, high: float = math.inf) -> None:
     """Refuse a field of ``parameters`` that is no finite number from ``low`` to ``high``."""
     value = getattr(parameters, name)
-    if (
-        isinstance(value, bool)
-        or not isinstance(value, int | float)
-        or not low <= value <= high
-        or value == math.inf
-    ):
+    if not is_number(value) or not low <= value <= high:
         limit = f"of at least {low:g}" if high == math.inf else f"from {low:g} to {high:g}"
         raise TraceError(f"{name} is {value!r}, expected a number {limit}")
 

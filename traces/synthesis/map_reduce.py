@@ -1,9 +1,9 @@
 """Map-reduce summaries of long documents.
 
-The setting of Parrot (Lin et al., OSDI 2024, section 8): scientific papers of more than 20,000 tokens, cut into chunks of
-1,024 (512 to 2,048 in its sweep), 50 output tokens (25 to 100). Where more summaries come together than a call
-takes, they are reduced in a tree, as LangChain's ``MapReduceDocumentsChain`` collapses them. The spread of the
-documents and of the outputs is ours.
+The setting of Parrot (Lin et al., OSDI 2024, section 8): scientific papers of more than 20,000 tokens, cut
+into chunks of 1,024 (512 to 2,048 in its sweep), 50 output tokens (25 to 100). Where more summaries come
+together than a call takes, they are reduced in a tree, as LangChain's ``MapReduceDocumentsChain`` collapses
+them. The spread of the documents and of the outputs is ours.
 """
 
 from __future__ import annotations
@@ -77,12 +77,13 @@ def draw(id: str, rng: np.random.Generator, parameters: MapReduceParameters) -> 
     level = [call("map", min(p.chunk_tokens, document - at), ()) for at in range(0, document, p.chunk_tokens)]
     while True:
         groups = [level[at : at + p.fan_in] for at in range(0, len(level), p.fan_in)]
-        level = [
-            call("reduce", sum(s.output_tokens for s in group), tuple(s.id for s in group))
-            for group in groups
-        ]
+        level = [call("reduce", sum(s.output_tokens for s in group), _ids(group)) for group in groups]
         if len(level) == 1:
             return Workflow(id, tuple(stages), family=NAME)
+
+
+def _ids(stages: list[Stage]) -> tuple[str, ...]:
+    return tuple(stage.id for stage in stages)
 
 
 FAMILY = Family(NAME, "summaries of the chunks of a document, reduced to one", MapReduceParameters, draw)

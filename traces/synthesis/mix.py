@@ -13,16 +13,13 @@ from typing import Any
 import numpy as np
 
 from hexopt.traces.synthesis import chat, coding_agent, map_reduce, text_to_sql, tool_agent, tree_search
-from hexopt.traces.synthesis.family import Family
+from hexopt.traces.synthesis.family import Family, is_number
 from hexopt.traces.workflow import TraceError, Workflow
 
 NAME = "mix"
 
 PARTS: Mapping[str, Family[Any]] = MappingProxyType(
-    {
-        module.NAME: module.FAMILY
-        for module in (text_to_sql, tool_agent, coding_agent, tree_search, chat, map_reduce)
-    }
+    {module.NAME: module.FAMILY for module in (text_to_sql, tool_agent, coding_agent, tree_search, chat, map_reduce)}
 )
 """The families that have a shape of their own, by name."""
 
@@ -44,15 +41,14 @@ class MixParameters:
     parts: tuple[tuple[Family[Any], Any, float], ...] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
+        for field_name in ("weights", "parameters"):
+            if not isinstance(value := getattr(self, field_name), Mapping):
+                raise TraceError(f"{field_name} is {value!r}, expected a mapping by family name")
         for name in (*self.weights, *self.parameters):
             if name not in PARTS:
                 raise TraceError(f"{name!r} is no family to mix, expected one of {', '.join(PARTS)}")
         for name, weight in self.weights.items():
-            if (
-                isinstance(weight, bool)
-                or not isinstance(weight, int | float)
-                or not 0 <= weight < float("inf")
-            ):
+            if not is_number(weight) or weight < 0:
                 raise TraceError(f"weights[{name!r}] is {weight!r}, expected a number >= 0")
         total = sum(self.weights.values())
         if not total > 0:

@@ -9,9 +9,9 @@ Structure and lengths are fitted to the traces that the published HexGen-Flow si
 * uniform counts of revisions: what ``trace1`` to ``trace3`` were resampled to
   (``cli/extract_revise_samples.py``);
 * template tokens: ``core/engine_optimized.py:13-20``;
-* lengths: prompts are a constant per database plus a gamma or log-normal part for question and candidate; outputs
-  are log-normal, cut at the observed extremes, with point masses where the traces have them. A prompt of the
-  second candidate is the first one's less 3,866 tokens, exactly, in all traces.
+* lengths: prompts are a constant per database plus a gamma or log-normal part for question and candidate;
+  outputs are log-normal, cut at the observed extremes, with point masses where the traces have them. A prompt
+  of the second candidate is the first one's less 3,866 tokens, exactly, in all traces.
 
 The traces have no time between calls (the SQL runs in no time), and neither have these workflows.
 """
@@ -96,9 +96,9 @@ class TextToSqlParameters:
     financial_share
         Share of the workflows that ask the database ``financial``; the others ask ``formula1``.
     uniform_revisions
-        Share of the workflows whose number of revisions is uniform on 0 to 10, as in the published simulator's
-        ``trace1`` to ``trace3``; the others have the natural one, 0.9 in the mean. The mean of the mixture is
-        ``0.9 + 4.1 * uniform_revisions``.
+        Share of the workflows whose number of revisions is uniform on 0 to 10, as in the published
+        simulator's ``trace1`` to ``trace3``; the others have the natural one. The mean is 0.9 revisions a
+        workflow for 0 and 5 for 1.
     """
 
     financial_share: float = 94 / 123
@@ -152,14 +152,12 @@ def draw(id: str, rng: np.random.Generator, parameters: TextToSqlParameters) -> 
 
 def _retrieve(draft: _Draft, rng: np.random.Generator, database: _Database) -> None:
     for place, (prompt, output) in enumerate(zip(_RETRIEVER_PROMPTS, _RETRIEVER_OUTPUTS, strict=True)):
-        if place == 0 and rng.random() < 0.44:
+        if place == 0 and rng.random() < 0.4:
             output = int(rng.integers(24, 47))
         draft.follow("information_retriever", (prompt, output))
         if place == 0 and rng.random() >= database.without_keywords:
             words = 4 + round(rng.gamma(1.5, database.keywords_mean / 1.5))
-            draft.follow(
-                "extract_keywords", (630 + words, lognormal_tokens(rng, 6 + 0.9 * words, 0.25, 12, 120))
-            )
+            draft.follow("extract_keywords", (630 + words, lognormal_tokens(rng, 9 + 0.93 * words, 0.25, 12, 120)))
 
 
 def _revise(
@@ -215,14 +213,7 @@ def _evaluation_output(rng: np.random.Generator) -> int:
 
 def _observed(rng: np.random.Generator, counts: tuple[tuple[int, int], ...]) -> int:
     """Draw a value as often as it was observed."""
-    rank = int(rng.integers(sum(times for _, times in counts)))
-    for value, times in counts:
-        rank -= times
-        if rank < 0:
-            break
-    return value
+    return int(rng.choice([value for value, times in counts for _ in range(times)]))
 
 
-FAMILY = Family(
-    NAME, "Text-to-SQL with parallel candidates, self-correction and unit tests", TextToSqlParameters, draw
-)
+FAMILY = Family(NAME, "Text-to-SQL with parallel candidates, self-correction and unit tests", TextToSqlParameters, draw)

@@ -1,11 +1,13 @@
 """A ReAct agent that calls functions: the shape of BFCL multi-turn tasks.
 
 * calls a workflow: 10.75 in the mean, 70 at most; output tokens a call: 34 in the mean (BFCL-v3 programs of
-  Autellix, arXiv 2502.13965, whose traces HexAGenT, arXiv 2605.16637, uses too). The log-normal shapes are ours;
+  Autellix, arXiv 2502.13965, whose traces HexAGenT, arXiv 2605.16637, uses too). The log-normal shapes are
+  ours;
 * prompt tokens that a call adds: 735 in the mean (ibid.), taken as system prompt and tools, counted once a
-  workflow, plus what user and tools say before each call. How the two share the 735 is ours, and so are the eight
-  sizes of tool descriptions: one a BFCL API class;
-* seconds in tools: mean 1.923, standard deviation 2.133, log-normal (BFCL-v4 web, Continuum, arXiv 2511.02230).
+  workflow, plus what user and tools say before each call. How the two share the 735 is ours, and so are the
+  eight sizes of tool descriptions: one a BFCL API class;
+* seconds in tools: mean 1.923, standard deviation 2.133, log-normal (BFCL-v4 web, Continuum, arXiv
+  2511.02230).
 """
 
 from __future__ import annotations
@@ -74,11 +76,12 @@ class ToolAgentParameters:
         check_whole(self, "system_tokens", 1)
         check_whole(self, "max_context", 1024)
         largest = self.max_context // 2 - self.system_tokens
-        if not self.toolset_tokens or not all(
-            isinstance(tokens, int) and 1 <= tokens <= largest for tokens in self.toolset_tokens
+        sizes = self.toolset_tokens
+        if not (
+            isinstance(sizes, tuple) and sizes and all(type(size) is int and 1 <= size <= largest for size in sizes)
         ):
             raise TraceError(
-                f"toolset_tokens is {self.toolset_tokens}, expected whole numbers from 1 to {largest} "
+                f"toolset_tokens is {sizes!r}, expected a tuple of whole numbers from 1 to {largest} "
                 "(half of max_context less system_tokens)"
             )
 
@@ -106,6 +109,4 @@ def draw(id: str, rng: np.random.Generator, parameters: ToolAgentParameters) -> 
     return Workflow(id, tuple(stages), family=NAME)
 
 
-FAMILY = Family(
-    NAME, "chain of function calls over a growing history, with tool times", ToolAgentParameters, draw
-)
+FAMILY = Family(NAME, "function calls over a growing history, with tool times", ToolAgentParameters, draw)
