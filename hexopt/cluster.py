@@ -149,7 +149,9 @@ def parse_cluster(document: dict[str, Any], where: str, default_name: str = "clu
             raise ClusterError(f"{where}: two instances are named {name!r}")
     llms = {instance.cell.cell.llm for instance in rows}
     if len(llms) > 1:
-        raise ClusterError(f"{where}: instances serve different LLMs ({', '.join(sorted(llms))}), expected one")
+        raise ClusterError(
+            f"{where}: instances serve different LLMs ({', '.join(sorted(llms))}), expected one"
+        )
     return Cluster(parsed.name or default_name, tuple(rows), where)
 
 
@@ -162,7 +164,9 @@ def _replicas(cluster: _ClusterFile, row: _InstanceRow, where: str) -> list[Inst
     except ValueError as error:
         raise ClusterError(f"{where}: {error}") from error
 
-    def limit(key: Literal["max_num_seqs", "max_num_batched_tokens", "block_size", "max_model_len"], default: int) -> int:
+    def limit(
+        key: Literal["max_num_seqs", "max_num_batched_tokens", "block_size", "max_model_len"], default: int
+    ) -> int:
         value = getattr(row, key) if getattr(row, key) is not None else getattr(cluster, key)
         return default if value is None else int(value)
 

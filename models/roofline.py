@@ -14,8 +14,9 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numba import njit
 from numpy.typing import ArrayLike, NDArray
+
+from hexopt.models.kernel import kernel
 
 Q_KNOTS = (8, 16, 32, 64, 128, 256, 512, 1024)
 """Token counts at which the matrix kernels change slope."""
@@ -71,7 +72,7 @@ def features(
     return np.stack(columns, axis=-1)
 
 
-@njit(cache=True)
+@kernel
 def token_seconds(coef: NDArray[np.float64], tokens: float) -> float:
     """Seconds of a step that depend only on how many tokens it computes (matrix kernels and launch cost)."""
     seconds = coef[0] + coef[2] * tokens
@@ -80,7 +81,7 @@ def token_seconds(coef: NDArray[np.float64], tokens: float) -> float:
     return float(seconds)
 
 
-@njit(cache=True)
+@kernel
 def step_seconds(
     coef: NDArray[np.float64],
     n_prefill: float,
@@ -100,7 +101,7 @@ def step_seconds(
     return float(seconds)
 
 
-@njit(cache=True)
+@kernel
 def _sum_of_max(first: float, growth: float, steps: float, knot: float) -> float:
     """``sum(max(first + j * growth, knot) for j in range(steps))`` in closed form, for growth > 0."""
     below = min(max(math.ceil((knot - first) / growth), 0.0), steps)
@@ -108,8 +109,10 @@ def _sum_of_max(first: float, growth: float, steps: float, knot: float) -> float
     return below * knot + above * first + growth * (steps * (steps - 1.0) - below * (below - 1.0)) / 2.0
 
 
-@njit(cache=True)
-def decode_run_seconds(coef: NDArray[np.float64], n_decode: float, decode_context: float, steps: float) -> float:
+@kernel
+def decode_run_seconds(
+    coef: NDArray[np.float64], n_decode: float, decode_context: float, steps: float
+) -> float:
     """Seconds of ``steps`` consecutive decode-only steps of the same ``n_decode`` sequences.
 
     ``decode_context`` is the context (tokens over the batch) of the first of them; it grows by ``n_decode`` a step.
@@ -126,7 +129,7 @@ def decode_run_seconds(coef: NDArray[np.float64], n_decode: float, decode_contex
     return float(seconds)
 
 
-@njit(cache=True)
+@kernel
 def decode_steps_within(
     coef: NDArray[np.float64], n_decode: float, decode_context: float, seconds: float, limit: int
 ) -> int:

@@ -6,8 +6,7 @@ A plain switch rather than function pointers, so that Numba can cache the whole 
 # mypy: ignore-errors
 from __future__ import annotations
 
-from numba import njit
-
+from hexopt.models.kernel import kernel
 from hexopt.policies import deadline, greedy_urgency, hexgen_flow, least_loaded, round_robin
 from hexopt.policies.knowledge import believe, learn
 
@@ -20,7 +19,7 @@ LLF = 5
 GREEDY_URGENCY = 6
 
 
-@njit(cache=True)
+@kernel
 def place(policy, sim, know, r, now):
     """Choose the instance for the ready stage ``r`` and write its priority (lower is earlier) into its record.
 
@@ -43,7 +42,7 @@ def place(policy, sim, know, r, now):
     return greedy_urgency.place(sim, know, r, now)
 
 
-@njit(cache=True)
+@kernel
 def ended(policy, sim, know, r):
     """Tell the policy that stage ``r`` has ended; its true lengths may be learned from now on."""
     if policy == EXTERNAL or policy >= EDF:

@@ -8,12 +8,11 @@ waiting calls alike as time passes, so a number fixed at dispatch keeps the orde
 # mypy: ignore-errors
 from __future__ import annotations
 
-from numba import njit
-
+from hexopt.models.kernel import kernel
 from hexopt.policies.knowledge import alone_seconds
 
 
-@njit(cache=True)
+@kernel
 def least_loaded_for_its_speed(sim, know):
     """The instance with the fewest requests, one more included, in relation to its speed."""
     best = 0
@@ -26,7 +25,7 @@ def least_loaded_for_its_speed(sim, know):
     return best
 
 
-@njit(cache=True)
+@kernel
 def place_edf(sim, know, r):
     """Least loaded for its speed; queue by the workflow's deadline."""
     stage = sim.stage[r]
@@ -34,13 +33,11 @@ def place_edf(sim, know, r):
     return least_loaded_for_its_speed(sim, know)
 
 
-@njit(cache=True)
+@kernel
 def place_llf(sim, know, r):
     """Least loaded for its speed; queue by the laxity."""
     stage = sim.stage[r]
     i = least_loaded_for_its_speed(sim, know)
-    service = alone_seconds(
-        know.coef[i], stage.prompt, 0, stage.expected_output, sim.instance[i].max_batched
-    )
+    service = alone_seconds(know.coef[i], stage.prompt, 0, stage.expected_output, sim.instance[i].max_batched)
     stage.priority = sim.workflow[stage.workflow].deadline - service * know.scale[i] - stage.tail
     return i

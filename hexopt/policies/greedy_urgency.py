@@ -13,8 +13,7 @@ Queues are ordered by least slack, ``deadline - service - tail``.
 # mypy: ignore-errors
 from __future__ import annotations
 
-from numba import njit
-
+from hexopt.models.kernel import kernel
 from hexopt.models.roofline import step_seconds
 from hexopt.policies.knowledge import alone_seconds
 from hexopt.simulation.kvcache import found_blocks
@@ -24,7 +23,7 @@ IMPOSED = 0
 """Place of the imposed delay's weight in ``Knowledge.weights``."""
 
 
-@njit(cache=True)
+@kernel
 def _prefill_seconds(coef, new, done, budget, decodes, context):
     """Seconds by which prefilling ``new`` tokens behind ``done`` lengthens the steps of the given decodes."""
     if new <= 0.0:
@@ -36,7 +35,7 @@ def _prefill_seconds(coef, new, done, budget, decodes, context):
     return steps * mixed
 
 
-@njit(cache=True)
+@kernel
 def predict(sim, know, i, r, now):
     """What placing stage ``r`` on instance ``i`` now would mean.
 
@@ -109,12 +108,14 @@ def predict(sim, know, i, r, now):
     return finish, imposed, new
 
 
-@njit(cache=True)
+@kernel
 def place(sim, know, r, now):
     """The instance with the smallest finish + weight * imposed; queue by slack."""
     stage = sim.stage[r]
     deadline = sim.workflow[stage.workflow].deadline
-    service = alone_seconds(know.mean_coef, stage.prompt, 0, stage.expected_output, sim.instance[0].max_batched)
+    service = alone_seconds(
+        know.mean_coef, stage.prompt, 0, stage.expected_output, sim.instance[0].max_batched
+    )
     stage.priority = deadline - service - stage.tail
     best = 0
     lowest = 1e300

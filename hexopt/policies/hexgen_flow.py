@@ -26,7 +26,7 @@ Quirks of the published code, kept because they are what is compared with:
 # mypy: ignore-errors
 from __future__ import annotations
 
-from numba import njit
+from hexopt.models.kernel import kernel
 
 ALPHA = 0
 SHARED_TEMPLATE = 1
@@ -35,7 +35,7 @@ CLOSED = 3
 """Places in ``Knowledge.weights``; a call of kind CLOSES removes what is left of kind CLOSED from the template."""
 
 
-@njit(cache=True)
+@kernel
 def _dispatch(sim, know, kind):
     instances = sim.instance.shape[0]
     work = know.memory
@@ -55,7 +55,7 @@ def _dispatch(sim, know, kind):
     return best
 
 
-@njit(cache=True)
+@kernel
 def _remaining_template(sim, know, r):
     """Mean seconds of the template's entries that are left after this call, and remove the call's own."""
     instances = sim.instance.shape[0]
@@ -90,7 +90,7 @@ def _remaining_template(sim, know, r):
     return left
 
 
-@njit(cache=True)
+@kernel
 def place(sim, know, r, now):
     """Dispatch by score; queue by urgency."""
     stage = sim.stage[r]

@@ -6,9 +6,9 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from hexopt.models.kernel import kernel
 from hexopt.models.lengths import LengthState, expected_output, observe_output
 from hexopt.models.roofline import decode_run_seconds, step_seconds
 from hexopt.models.tails import TailState, expected_tail, observe_tail
@@ -37,7 +37,7 @@ class Knowledge(NamedTuple):
     """Calls of each kind a workflow has made, shape (w, kinds); empty where the policy does not count them."""
 
 
-@njit(cache=True)
+@kernel
 def alone_seconds(coef, prompt, cached, output, budget):
     """Seconds of one call on an idle instance: prefill in chunks of ``budget`` tokens, then a decode run."""
     done = cached
@@ -51,7 +51,7 @@ def alone_seconds(coef, prompt, cached, output, budget):
     return seconds
 
 
-@njit(cache=True)
+@kernel
 def believe(sim, know, r):
     """Write what is expected of the ready stage ``r`` into its record: output tokens and tail."""
     stage = sim.stage[r]
@@ -59,7 +59,7 @@ def believe(sim, know, r):
     stage.tail = expected_tail(know.tails, stage.kind, stage.occurrence)
 
 
-@njit(cache=True)
+@kernel
 def learn(sim, know, r):
     """Learn from stage ``r``, which has ended, and from its workflow if that has ended with it."""
     stage = sim.stage[r]

@@ -3,10 +3,10 @@
 # mypy: ignore-errors
 from __future__ import annotations
 
-from numba import njit
+from hexopt.models.kernel import kernel
 
 
-@njit(cache=True)
+@kernel
 def least_requests(sim):
     """The instance with the fewest requests; the first of equals."""
     best = 0
@@ -17,7 +17,7 @@ def least_requests(sim):
     return best
 
 
-@njit(cache=True)
+@kernel
 def place(sim, know, r):
     """The instance with the fewest requests."""
     sim.stage[r].priority = 0.0

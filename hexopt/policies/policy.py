@@ -3,7 +3,7 @@
 # mypy: ignore-errors
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
@@ -230,4 +230,3 @@ STANDARD_WORKFLOW = {
     "evaluate": 1,
 }
 """HexGen-Flow's template of a Text-to-SQL workflow; other kinds count as often as in the training trace."""
-

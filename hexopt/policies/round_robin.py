@@ -3,10 +3,10 @@
 # mypy: ignore-errors
 from __future__ import annotations
 
-from numba import njit
+from hexopt.models.kernel import kernel
 
 
-@njit(cache=True)
+@kernel
 def place(sim, know, r):
     """The next instance in turn."""
     i = int(know.memory[0])

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import math
 
-from numba import njit
-
+from hexopt.models.kernel import kernel
 from hexopt.models.roofline import decode_run_seconds, decode_steps_within, step_seconds
 from hexopt.simulation.kvcache import admit, credit, found_blocks, release, take_blocks
 from hexopt.simulation.queues import pop_waiting, push_waiting
@@ -18,17 +17,17 @@ from hexopt.simulation.state import NONE
 FOREVER = math.inf
 
 
-@njit(cache=True)
+@kernel
 def _blocks_for(tokens, block):
     return (tokens + block - 1) // block
 
 
-@njit(cache=True)
+@kernel
 def _decodes(stage):
     return stage.generated > 0 and stage.computed == stage.prompt + stage.generated - 1
 
 
-@njit(cache=True)
+@kernel
 def arrive(sim, i, r, now):
     """Queue stage ``r`` at instance ``i``; cut a jump short where the newcomer could be admitted."""
     inst = sim.instance[i]
@@ -55,7 +54,7 @@ def arrive(sim, i, r, now):
             )
 
 
-@njit(cache=True)
+@kernel
 def _preempt(sim, i, position):
     """Take the running stage at ``position`` out, by recompute; it waits again."""
     inst = sim.instance[i]
@@ -74,7 +73,7 @@ def _preempt(sim, i, position):
     push_waiting(sim, i, r)
 
 
-@njit(cache=True)
+@kernel
 def _victim(sim, i):
     """Position in the running list of the stage to preempt."""
     inst = sim.instance[i]
@@ -88,7 +87,7 @@ def _victim(sim, i):
     return worst
 
 
-@njit(cache=True)
+@kernel
 def _schedule_running(sim, i):
     """Give every running stage its tokens of this step.
 
@@ -134,7 +133,7 @@ def _schedule_running(sim, i):
     return budget, preempted
 
 
-@njit(cache=True)
+@kernel
 def _schedule_waiting(sim, i, budget, now):
     """Admit waiting stages in order until the budget, the seats or the blocks run out."""
     inst = sim.instance[i]
@@ -168,7 +167,7 @@ def _schedule_waiting(sim, i, budget, now):
         credit(sim, i, r, (stage.computed + new) // block)
 
 
-@njit(cache=True)
+@kernel
 def _steps_that_fit(sim, i, steps):
     """Most decode steps, up to ``steps``, for which the free blocks suffice (the first one's are taken already)."""
     inst = sim.instance[i]
@@ -190,7 +189,7 @@ def _steps_that_fit(sim, i, steps):
     return low
 
 
-@njit(cache=True)
+@kernel
 def begin_step(sim, i, now):
     """Schedule the next step of instance ``i`` at ``now``, or send it to sleep."""
     inst = sim.instance[i]
@@ -242,7 +241,7 @@ def begin_step(sim, i, now):
     inst.next_event = now + seconds
 
 
-@njit(cache=True)
+@kernel
 def _leave(sim, i, r):
     """Unlink stage ``r`` from the list of those at instance ``i``."""
     stage = sim.stage[r]
@@ -254,7 +253,7 @@ def _leave(sim, i, r):
         sim.stage[stage.next_here].previous_here = stage.previous_here
 
 
-@njit(cache=True)
+@kernel
 def end_step(sim, i, ended):
     """Apply the step or jump of instance ``i`` that ends now; write the stages that ended to ``ended``.
 

@@ -3,12 +3,11 @@
 # mypy: ignore-errors
 from __future__ import annotations
 
-from numba import njit
-
+from hexopt.models.kernel import kernel
 from hexopt.simulation.state import NONE
 
 
-@njit(cache=True)
+@kernel
 def _push_free(sim, i, node, blocks):
     """Append ``blocks`` of ``node`` (or anonymous ones) to the back of the free queue."""
     inst = sim.instance[i]
@@ -33,7 +32,7 @@ def _push_free(sim, i, node, blocks):
         sim.here[i, node].entry = e
 
 
-@njit(cache=True)
+@kernel
 def _unlink(sim, i, e):
     """Take entry ``e`` out of the free queue (its blocks are the caller's affair)."""
     inst = sim.instance[i]
@@ -52,7 +51,7 @@ def _unlink(sim, i, e):
     inst.lru_spare = e
 
 
-@njit(cache=True)
+@kernel
 def take_blocks(sim, i, blocks):
     """Allocate ``blocks`` (at most the free ones), evicting the least recently used contents."""
     inst = sim.instance[i]
@@ -69,7 +68,7 @@ def take_blocks(sim, i, blocks):
             _unlink(sim, i, e)
 
 
-@njit(cache=True)
+@kernel
 def _hold(sim, i, v):
     here = sim.here[i, v]
     if here.holders == 0 and here.entry != NONE:
@@ -86,7 +85,7 @@ def _hold(sim, i, v):
     here.holders += 1
 
 
-@njit(cache=True)
+@kernel
 def _path_to(sim, leaf):
     """Write the nodes from the root to ``leaf`` into the scratch path; return how many."""
     length = 0
@@ -101,13 +100,13 @@ def _path_to(sim, leaf):
     return length
 
 
-@njit(cache=True)
+@kernel
 def _start_of(sim, v):
     parent = sim.node[v].parent
     return 0 if parent == NONE else sim.node[parent].end
 
 
-@njit(cache=True)
+@kernel
 def found_blocks(sim, i, leaf, limit):
     """Blocks of the path to ``leaf`` that the cache holds, at most ``limit``, and the free ones among their nodes'.
 
@@ -134,7 +133,7 @@ def found_blocks(sim, i, leaf, limit):
     return found, from_free
 
 
-@njit(cache=True)
+@kernel
 def admit(sim, i, r, limit):
     """Take the cached blocks of stage ``r``'s path into use; return how many were found."""
     stage = sim.stage[r]
@@ -162,7 +161,7 @@ def admit(sim, i, r, limit):
     return stage.credited
 
 
-@njit(cache=True)
+@kernel
 def credit(sim, i, r, full):
     """Make the first ``full`` blocks of stage ``r`` findable, as far as its path goes."""
     stage = sim.stage[r]
@@ -191,7 +190,7 @@ def credit(sim, i, r, full):
         stage.node = u
 
 
-@njit(cache=True)
+@kernel
 def release(sim, i, r):
     """Give back all blocks of stage ``r``: private ones first, then its path from the deepest node up."""
     stage = sim.stage[r]

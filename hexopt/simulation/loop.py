@@ -5,8 +5,7 @@ from __future__ import annotations
 
 import math
 
-from numba import njit
-
+from hexopt.models.kernel import kernel
 from hexopt.policies.compiled import EXTERNAL, ended, place
 from hexopt.simulation.engine import FOREVER, arrive, begin_step, end_step
 from hexopt.simulation.queues import pop_delayed, push_delayed
@@ -20,7 +19,7 @@ DECIDE = 2
 """Stages are ready and the policy is not a compiled one: the caller places them and resumes."""
 
 
-@njit(cache=True)
+@kernel
 def _becomes_ready(sim, r, when):
     """Stage ``r`` has nothing more to wait for but its tools, which start at ``when``."""
     stage = sim.stage[r]
@@ -31,7 +30,7 @@ def _becomes_ready(sim, r, when):
         _is_ready(sim, r)
 
 
-@njit(cache=True)
+@kernel
 def _is_ready(sim, r):
     clock = sim.clock[0]
     k = clock.ready
@@ -42,7 +41,7 @@ def _is_ready(sim, r):
     clock.ready += 1
 
 
-@njit(cache=True)
+@kernel
 def _finish_stage(policy, sim, know, r, now):
     stage = sim.stage[r]
     workflow = sim.workflow[stage.workflow]
@@ -58,7 +57,7 @@ def _finish_stage(policy, sim, know, r, now):
             _becomes_ready(sim, child, now)
 
 
-@njit(cache=True)
+@kernel
 def _next_time(sim):
     clock = sim.clock[0]
     now = FOREVER
@@ -71,7 +70,7 @@ def _next_time(sim):
     return now
 
 
-@njit(cache=True)
+@kernel
 def run(sim, know, policy, finished, until):
     """Advance to the end, to time ``until``, or to the next decision that is the caller's.
 
@@ -128,7 +127,7 @@ def run(sim, know, policy, finished, until):
                 begin_step(sim, i, now)
 
 
-@njit(cache=True)
+@kernel
 def place_external(sim, r, i, priority):
     """Carry out an external policy's decision for the ready stage ``r``."""
     clock = sim.clock[0]

@@ -3,19 +3,18 @@
 # mypy: ignore-errors
 from __future__ import annotations
 
-from numba import njit
-
+from hexopt.models.kernel import kernel
 from hexopt.simulation.state import NONE
 
 
-@njit(cache=True)
+@kernel
 def _earlier(sim, a, b):
     x = sim.stage[a]
     y = sim.stage[b]
     return x.priority < y.priority or (x.priority == y.priority and x.sequence < y.sequence)
 
 
-@njit(cache=True)
+@kernel
 def _merge(sim, a, b):
     """Merge two skew heaps (Sleator and Tarjan 1986), top down; return the root.
 
@@ -40,7 +39,7 @@ def _merge(sim, a, b):
         a = below
 
 
-@njit(cache=True)
+@kernel
 def push_waiting(sim, i, r):
     """Queue stage ``r`` at instance ``i`` by (priority, sequence)."""
     inst = sim.instance[i]
@@ -50,7 +49,7 @@ def push_waiting(sim, i, r):
     inst.waiting += 1
 
 
-@njit(cache=True)
+@kernel
 def pop_waiting(sim, i):
     """Remove and return the first stage that waits at instance ``i``."""
     inst = sim.instance[i]
@@ -60,7 +59,7 @@ def pop_waiting(sim, i):
     return r
 
 
-@njit(cache=True)
+@kernel
 def push_delayed(sim, r):
     """Remember stage ``r`` until its ``ready`` time."""
     clock = sim.clock[0]
@@ -76,7 +75,7 @@ def push_delayed(sim, r):
     heap[k] = r
 
 
-@njit(cache=True)
+@kernel
 def pop_delayed(sim):
     """Remove and return the stage that becomes ready next."""
     clock = sim.clock[0]
@@ -98,7 +97,7 @@ def pop_delayed(sim):
     return first
 
 
-@njit(cache=True)
+@kernel
 def _sooner(sim, a, b):
     x = sim.stage[a].ready
     y = sim.stage[b].ready

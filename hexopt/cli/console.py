@@ -1,0 +1,73 @@
+"""What the commands print with: notes and progress on standard error, results on standard output."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
+
+from hexopt.simulation.metrics import Summary
+from hexopt.traces import Workflow, read_trace
+from hexopt.traces.samples import SAMPLES, sample_path
+
+out = Console()
+err = Console(stderr=True)
+
+LONG_FILE = 4 * 1024 * 1024
+"""Bytes from which reading a trace shows a progress bar."""
+
+
+def load_workflows(source: str, trace_format: str | None = None) -> list[Workflow]:
+    """The workflows of a trace file or folder, or of the bundled sample of that name."""
+    path = sample_path(source) if source in SAMPLES else Path(source)
+    if source not in SAMPLES and not path.exists():
+        raise ValueError(f"--trace {source}: no such file, and no bundled sample ({', '.join(SAMPLES)})")
+    size = sum(p.stat().st_size for p in ([path] if path.is_file() else path.rglob("*")) if p.is_file())
+    notes: list[str] = []
+    if size < LONG_FILE:
+        workflows = read_trace(path, trace_format, on_note=notes.append)
+    else:
+        with _bar(f"Reading {path.name}") as progress:
+            workflows = read_trace(path, trace_format, progress=progress, on_note=notes.append)
+    for note in notes:
+        err.print(f"[dim]{note}[/dim]", highlight=False)
+    return workflows
+
+
+@contextmanager
+def _bar(title: str) -> Iterator[Any]:
+    columns = (TextColumn(title), BarColumn(), DownloadColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=err, transient=True) as progress:
+        task = progress.add_task(title, total=None)
+        yield lambda done, total: progress.update(task, completed=done, total=total)
+
+
+def seconds(value: float) -> str:
+    """A duration for people."""
+    return "-" if value != value else (f"{value:.3g} s" if value < 100 else f"{value:,.0f} s")
+
+
+def ratio(value: float) -> str:
+    """A multiple for people."""
+    return "∞" if value == float("inf") else f"{value:.2f}"
+
+
+def summary_row(summary: Summary) -> dict[str, Any]:
+    """A summary as the ``--json`` output prints it."""
+    return summary.row()
+
+
+def plain(value: Any) -> Any:
+    """Dataclasses and their like as values that JSON knows."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {f.name: plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    if isinstance(value, dict):
+        return {str(k): plain(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(v) for v in value]
+    return value

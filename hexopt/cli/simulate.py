@@ -1,0 +1,186 @@
+"""``hexopt simulate``: a trace on a cluster under one or more policies."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from hexopt.simulation.experiment import Experiment
+    from hexopt.simulation.metrics import Summary
+    from hexopt.simulation.simulator import Run
+
+Arrivals = Literal["poisson", "gamma", "diurnal", "trace"]
+
+
+def simulate(
+    trace: Annotated[str, typer.Option(help="Trace file or folder, or a bundled sample: text-to-sql, coding-agent.")],
+    cluster: Annotated[str, typer.Option(help="Cluster TOML, or a bundled one: hetero-1, hetero-2, a100, h100-l40s.")],
+    policy: Annotated[
+        list[str] | None,
+        typer.Option(help="Policy, may be given several times; parameters after a colon: hexgen-flow:alpha=0.3."),
+    ] = None,
+    trace_format: Annotated[str | None, typer.Option("--format", help="Trace format; guessed by default.")] = None,
+    rate: Annotated[float | None, typer.Option(help="Workflows a second; by default the trace's own times.")] = None,
+    load: Annotated[float | None, typer.Option(help="Rate as a share of the cluster's measured capacity.")] = None,
+    workflows: Annotated[int | None, typer.Option(help="Workflows to run; by default those of the trace.")] = None,
+    arrivals: Annotated[Arrivals, typer.Option(help="Arrival process at the given rate.")] = "poisson",
+    burstiness: Annotated[float, typer.Option(help="Coefficient of variation of gamma arrivals.")] = 2.0,
+    period: Annotated[float, typer.Option(help="Period of diurnal arrivals, seconds.")] = 86400.0,
+    seed: Annotated[int, typer.Option(help="Seed of every random draw.")] = 0,
+    slo: Annotated[float | None, typer.Option(help="Deadline of every workflow, seconds.")] = None,
+    slo_factor: Annotated[
+        float, typer.Option(help="Deadline as a multiple of the family's mean stand-alone latency.")
+    ] = 3.0,
+    training: Annotated[
+        str | None, typer.Option(help="Trace that predictors start from; by default every fifth workflow.")
+    ] = None,
+    until: Annotated[float | None, typer.Option(help="Stop at this simulated time, seconds.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object a policy.")] = False,
+    export: Annotated[
+        Path | None,
+        typer.Option(help="Write the last policy's run: .json, .parquet, or .trace.json for Perfetto."),
+    ] = None,
+    page: Annotated[Path | None, typer.Option(help="Write a self-contained HTML page.")] = None,
+) -> None:
+    """Simulate a trace on a cluster under one or more policies and compare them."""
+    _check_positive(
+        rate=rate, load=load, slo=slo, slo_factor=slo_factor, until=until, burstiness=burstiness, period=period,
+        workflows=workflows,
+    )  # fmt: skip
+    if rate is not None and load is not None:
+        raise ValueError("--rate and --load: give one of the two")
+    if seed < 0:
+        raise ValueError(f"--seed is {seed}, expected at least 0")
+    from hexopt.cli import console
+    from hexopt.cluster import load_cluster
+    from hexopt.policies.registry import make_policy
+    from hexopt.simulation.experiment import Experiment
+    from hexopt.simulation.metrics import summarise
+
+    policies = [make_policy(text) for text in policy or ["greedy-urgency"]]
+    fleet = load_cluster(cluster)
+    pool = console.load_workflows(trace, trace_format)
+    known = console.load_workflows(training) if training else None
+    experiment = Experiment.of(pool, fleet, training=known, slo=slo, slo_factor=slo_factor)
+    if load is not None:
+        rate = load * experiment.capacity()
+    picks, times = _arrivals(experiment, rate, workflows, arrivals, burstiness, period, seed)
+
+    runs: list[Run] = []
+    summaries: list[Summary] = []
+    for chosen in policies:
+        run = experiment.run(chosen, picks, times, until=math.inf if until is None else until)
+        summary = summarise(run, experiment.standalone[picks])
+        runs.append(run)
+        summaries.append(summary)
+        if as_json:
+            print(json.dumps(summary.row(), allow_nan=False), flush=True)
+    if not as_json:
+        own_times = rate is None
+        title = f"{fleet.name}, {len(picks)} workflows at {len(picks) / max(times[-1], 1e-9):.3g}/s"
+        print_summaries(title + (" (the trace's own times)" if own_times else ""), summaries)
+    if export is not None:
+        _export(runs[-1], export)
+    if page is not None:
+        from hexopt.report import Scenario, write_page
+
+        rows = [summary.row() for summary in summaries]
+        write_page(page, f"{fleet.name}: {trace}", [Scenario(name=f"{trace}", runs=runs, rows=rows)])
+        console.err.print(f"Wrote {page}", highlight=False)
+
+
+def _check_positive(**flags: float | None) -> None:
+    for name, value in flags.items():
+        if value is not None and not (value > 0 and math.isfinite(value)):
+            raise ValueError(f"--{name.replace('_', '-')} is {value}, expected more than 0")
+
+
+def _arrivals(
+    experiment: Experiment,
+    rate: float | None,
+    workflows: int | None,
+    process: Arrivals,
+    burstiness: float,
+    period: float,
+    seed: int,
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Templates and their arrival times, seconds, both shape (w,)."""
+    import numpy as np
+
+    from hexopt.traces import arrivals
+
+    own = experiment.workload.arrival
+    count = workflows or len(experiment.workload)
+    if rate is None or process == "trace":
+        if not own.max() > own.min() and len(own) > 1:
+            raise ValueError("the trace has no arrival times: give --rate or --load (and no --arrivals trace)")
+        order = np.argsort(own, kind="stable")
+        if rate is not None:
+            return order[np.arange(count) % len(order)], arrivals.rescaled(own[order], rate, count)
+        if count > len(order):
+            raise ValueError(f"--workflows is {count}, but the trace has {len(order)}: give --rate to repeat it")
+        return order[:count], own[order][:count]
+    picks, times = experiment.sample(count, rate, seed)
+    rng = np.random.default_rng((seed, 1))
+    if process == "gamma":
+        times = arrivals.gamma(rate, count, rng, burstiness)
+    elif process == "diurnal":
+        times = arrivals.diurnal(rate, count, rng, period, 0.8)
+    return picks, times
+
+
+def _export(run: Run, path: Path) -> None:
+    from hexopt.cli import console
+    from hexopt.simulation import export
+
+    name = path.name.removesuffix(".gz")
+    if name.endswith(".parquet"):
+        export.write_parquet(run, path)
+    elif name.endswith(".trace.json"):
+        export.write_chrome_trace(run, path)
+    elif name.endswith(".json"):
+        export.write_json(run, path)
+    else:
+        raise ValueError(f"--export {path}: expected a name that ends in .json, .trace.json or .parquet")
+    console.err.print(f"Wrote {path}", highlight=False)
+
+
+def print_summaries(title: str, summaries: list[Summary]) -> None:
+    """A table of the policies, with ratios to round-robin where it is among them."""
+    from rich.table import Table
+
+    from hexopt.cli import console
+
+    base = next((s for s in summaries if s.policy == "round-robin"), None)
+    table = Table(title=title, title_justify="left")
+    table.add_column("policy")
+    for column in ("mean", "P50", "P95", "P99"):
+        table.add_column(column, justify="right")
+    if base is not None:
+        table.add_column("P95 vs RR", justify="right")
+    for column in ("attainment", "Req95", "Req99", "goodput/s", "cache hits", "util.", "us/call"):
+        table.add_column(column, justify="right")
+    best = min(s.p95_s for s in summaries)
+    for s in summaries:
+        cells = [s.policy, *(console.seconds(x) for x in (s.mean_s, s.p50_s, s.p95_s, s.p99_s))]
+        if base is not None:
+            cells.append(f"{base.p95_s / s.p95_s:.2f}x")
+        cells += [
+            f"{s.attainment:.1%}",
+            console.ratio(s.req95),
+            console.ratio(s.req99),
+            f"{s.goodput:.3g}",
+            f"{s.cache_hit_rate:.0%}",
+            f"{s.utilisation:.0%}",
+            f"{s.scheduler_us_per_call:.1f}",
+        ]
+        table.add_row(*cells, style="bold" if s.p95_s == best and len(summaries) > 1 else None)
+    console.out.print(table)

@@ -1,0 +1,107 @@
+"""``hexopt traces``: look at, convert and synthesize traces."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from hexopt.traces.statistics import TraceSummary
+
+app = typer.Typer(help="Look at, convert and synthesize traces.", no_args_is_help=True)
+
+
+@app.command()
+def info(
+    trace: Annotated[str, typer.Argument(help="Trace file or folder, or a bundled sample.")],
+    trace_format: Annotated[str | None, typer.Option("--format", help="Trace format; guessed by default.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Say what a trace holds."""
+    from hexopt.cli import console
+    from hexopt.traces.statistics import describe
+
+    summary = describe(console.load_workflows(trace, trace_format))
+    if as_json:
+        print(json.dumps(console.plain(summary)))
+    else:
+        _print(trace, summary)
+
+
+@app.command()
+def convert(
+    trace: Annotated[str, typer.Argument(help="Trace file or folder, or a bundled sample.")],
+    out: Annotated[Path, typer.Argument(help="agentic_mooncake v2 file to write; .gz packs it.")],
+    trace_format: Annotated[str | None, typer.Option("--format", help="Trace format; guessed by default.")] = None,
+    block_size: Annotated[int, typer.Option(help="Tokens a block hash stands for.", min=1)] = 64,
+) -> None:
+    """Write a trace in the interchange format, agentic_mooncake v2."""
+    from hexopt.cli import console
+    from hexopt.traces import write_trace
+
+    workflows = console.load_workflows(trace, trace_format)
+    calls = write_trace(workflows, out, block_size=block_size)
+    console.err.print(f"Wrote {len(workflows)} workflows, {calls} calls to {out}", highlight=False)
+
+
+@app.command()
+def synth(
+    family: Annotated[str, typer.Argument(help="Workload family, or mix.")],
+    out: Annotated[Path, typer.Argument(help="agentic_mooncake v2 file to write; .gz packs it.")],
+    workflows: Annotated[int, typer.Option(help="How many.", min=1)] = 300,
+    rate: Annotated[float, typer.Option(help="Poisson arrivals, workflows a second.")] = 1.0,
+    seed: Annotated[int, typer.Option(help="Seed of every random draw.", min=0)] = 0,
+) -> None:
+    """Draw workflows of a family from published distributions."""
+    import numpy as np
+
+    from hexopt.cli import console
+    from hexopt.traces import write_trace
+    from hexopt.traces.arrivals import poisson, with_arrivals
+    from hexopt.traces.synthesis import synthesize
+
+    rng = np.random.default_rng(seed)
+    drawn = synthesize(family, workflows, rng)
+    drawn = with_arrivals(drawn, poisson(rate, workflows, rng))
+    calls = write_trace(drawn, out)
+    console.err.print(f"Wrote {workflows} workflows, {calls} calls to {out}", highlight=False)
+
+
+def _print(name: str, summary: TraceSummary) -> None:
+    from rich.table import Table
+
+    from hexopt.cli.console import out
+
+    rate = "no arrival times" if summary.arrival_rate is None else f"{summary.arrival_rate:.4g} workflows/s"
+    families = ", ".join(f"{family or 'unnamed'} {count}" for family, count in summary.families.items())
+    out.print(f"[bold]{name}[/bold]: {summary.workflows:,} workflows ({families}), {summary.calls:,} calls, {rate}")
+    out.print(
+        f"{summary.prompt_tokens:,} prompt and {summary.output_tokens:,} output tokens; an endless prefix cache would "
+        f"hold {summary.prefix_hit_ratio:.1%} of the prompts; {summary.with_deadline:,} workflows have a deadline",
+        highlight=False,
+    )
+    shapes = Table(title="Per workflow", title_justify="left")
+    columns = ("mean", "min", "p50", "p95", "max")
+    for column in ("", *columns):
+        shapes.add_column(column, justify="left" if not column else "right")
+    for label, spread in (
+        ("calls", summary.calls_per_workflow),
+        ("depth", summary.depth),
+        ("width", summary.width),
+        ("output tokens on the longest path", summary.critical_output_tokens),
+        ("tool seconds", summary.tool_seconds),
+    ):
+        shapes.add_row(label, *(f"{getattr(spread, c):,.4g}" for c in columns))
+    out.print(shapes)
+    kinds = Table(title="Per kind", title_justify="left")
+    for column in ("kind", "calls", "prompt mean", "p95", "output mean", "p95", "shared prefix"):
+        kinds.add_column(column, justify="left" if column == "kind" else "right")
+    for kind, k in summary.kinds.items():
+        kinds.add_row(
+            kind, f"{k.calls:,}", f"{k.prompt.mean:,.0f}", f"{k.prompt.p95:,.0f}", f"{k.output.mean:,.0f}",
+            f"{k.output.p95:,.0f}", f"{k.prefix_hit_ratio:.0%}",
+        )  # fmt: skip
+    out.print(kinds)

@@ -1,0 +1,181 @@
+"""From a trace to runs: pilot, deadlines, arrivals, capacity."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hexopt.cluster import Cluster
+from hexopt.models.kernel import kernel
+from hexopt.models.lengths import fit_lengths
+from hexopt.models.tails import fit_tails
+from hexopt.policies.knowledge import alone_seconds
+from hexopt.policies.policy import LeastLoaded, Policy, Training
+from hexopt.simulation.simulator import Run, fleet_of, simulate
+from hexopt.simulation.workload import Workload
+from hexopt.traces.arrivals import poisson
+from hexopt.traces.workflow import Workflow
+
+
+@kernel
+def _alone(stage, child, base, first, count, coef, budgets, cached, latency, tail):  # type: ignore[no-untyped-def]
+    """Latency and tails of one workflow if every stage ran alone on its fastest instance."""
+    longest = 0.0
+    for k in range(count - 1, -1, -1):
+        row = stage[first + k]
+        service = 1e300
+        for i in range(coef.shape[0]):
+            service = min(service, alone_seconds(coef[i], row.prompt, cached[first + k], row.output, budgets[i]))
+        after = 0.0
+        for c in range(row.first_child, row.first_child + row.children):
+            after = max(after, latency[first + child[c]])
+        tail[first + k] = after
+        latency[first + k] = row.tool_delay + service + after
+        if row.parents_left == 0:
+            longest = max(longest, latency[first + k])
+    base[0] = longest
+
+
+def standalone_seconds(workload: Workload, cluster: Cluster) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """How long every workflow would take with the cluster to itself.
+
+    Each stage runs on the instance that is fastest for it, with nothing in its prefix cache and no company.
+
+    Returns
+    -------
+    latency, tail
+        Seconds of each template, shape (templates,); seconds from each stage's end to its workflow's end, shape (calls,).
+    """
+    fleet = fleet_of(cluster)
+    return _critical_paths(workload, fleet.coef, fleet.max_batched.astype(np.float64))
+
+
+def _critical_paths(
+    workload: Workload, coef: NDArray[np.float64], budgets: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    stage = workload.template_stages()
+    child = workload.template_children()
+    result = np.zeros(len(workload))
+    latency = np.zeros(stage.shape[0])
+    tail = np.zeros(stage.shape[0])
+    cached = np.zeros(stage.shape[0])
+    for t in range(len(workload)):
+        _alone(
+            stage, child, result[t : t + 1], workload.first_stage[t], workload.stages[t],
+            coef, budgets, cached, latency, tail,
+        )  # fmt: skip
+    return result, tail
+
+
+def train(workflows: Sequence[Workflow], kinds: tuple[str, ...], cluster: Cluster) -> Training:
+    """Fit what policies start from to finished ``workflows`` of another trace, or of a pilot run.
+
+    Kinds that they lack start from the mean over all kinds.
+    """
+    workload = Workload(workflows)
+    stage = workload.template_stages()
+    index = np.array([kinds.index(k) if k in kinds else -1 for k in workload.kinds])
+    kind = index[stage["kind"]]
+    known = kind >= 0
+    fleet = fleet_of(cluster)
+    _, tail = _critical_paths(workload, fleet.coef.mean(axis=0)[None], fleet.max_batched[:1].astype(np.float64))
+    rows = stage[known]
+    counts = np.bincount(kind[known], minlength=len(kinds)).astype(np.float64)
+
+    def mean_of(field: str) -> NDArray[np.float64]:
+        sums = np.bincount(kind[known], weights=rows[field], minlength=len(kinds))
+        overall = float(stage[field].mean())
+        return np.where(counts > 0, sums / np.maximum(counts, 1), overall)
+
+    return Training(
+        kinds=kinds,
+        lengths=fit_lengths(len(kinds), kind[known], rows["prompt"], rows["output"]),
+        tails=fit_tails(len(kinds), kind[known], rows["occurrence"], tail[known]),
+        prompt=mean_of("prompt"),
+        output=mean_of("output"),
+        calls=counts / len(workload),
+    )
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A workload on a cluster, ready to be run under any policy at any rate and seed.
+
+    Parameters
+    ----------
+    workload, cluster
+        What arrives, and where.
+    training
+        What the policies' predictors start from.
+    standalone
+        Stand-alone latency of each template, seconds, shape (templates,).
+    deadline
+        Seconds each template is given, shape (templates,).
+    """
+
+    workload: Workload
+    cluster: Cluster
+    training: Training
+    standalone: NDArray[np.float64]
+    deadline: NDArray[np.float64]
+
+    @classmethod
+    def of(
+        cls,
+        workflows: Sequence[Workflow],
+        cluster: Cluster,
+        *,
+        training: Sequence[Workflow] | None = None,
+        slo_factor: float = 3.0,
+        slo: float | None = None,
+    ) -> Experiment:
+        """Compile, train and set deadlines.
+
+        A workflow's deadline is the trace's own where it has one; otherwise ``slo`` seconds if given;
+        otherwise ``slo_factor`` times the mean stand-alone latency of its family, one number for all
+        workflows of a family, as a service promises it.
+
+        Parameters
+        ----------
+        training
+            Finished workflows to learn from; by default a pilot of every fifth workflow (at least 20, or all).
+        """
+        workload = Workload(workflows)
+        standalone, _ = standalone_seconds(workload, cluster)
+        if training is None:
+            step = max(min(5, len(workflows) // 20), 1)
+            training = list(workflows)[::step]
+        family = np.array([w.family for w in workflows])
+        deadline = workload.deadline.copy()
+        for name in np.unique(family):
+            promised = slo if slo is not None else slo_factor * float(standalone[family == name].mean())
+            deadline[(family == name) & np.isnan(deadline)] = promised
+        return cls(workload, cluster, train(training, workload.kinds, cluster), standalone, deadline)
+
+    def run(self, policy: Policy, picks: NDArray[np.int64], arrivals: NDArray[np.float64], until: float = np.inf) -> Run:
+        """Run the templates ``picks`` arriving at ``arrivals`` (seconds, ascending), both shape (w,)."""
+        jobs = self.workload.draw(picks, arrivals, self.deadline[picks])
+        return simulate(jobs, self.workload.kinds, self.cluster, policy, self.training, until=until)
+
+    def sample(self, workflows: int, rate: float, seed: int) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+        """Templates in random order without repetition until all were used, and Poisson arrivals at ``rate``."""
+        rng = np.random.default_rng(seed)
+        rounds = -(-workflows // len(self.workload))
+        picks = np.concatenate([rng.permutation(len(self.workload)) for _ in range(rounds)])[:workflows]
+        return picks, poisson(rate, workflows, rng)
+
+    def capacity(self, workflows: int = 600, seed: int = 0, policy: Policy | None = None) -> float:
+        """Workflows a second that the cluster drains when it is never short of work.
+
+        All workflows arrive at once; the rate is taken between the ends of the first and the last fifth, so that
+        neither the start nor the emptying counts. ``policy`` is least-loaded by default: work-conserving, and no policy's own.
+        """
+        rng = np.random.default_rng(seed)
+        picks = rng.integers(0, len(self.workload), workflows)
+        run = self.run(policy or LeastLoaded(), picks, np.zeros(workflows))
+        ends = np.sort(run.workflow["finish"])
+        first, last = workflows // 5, workflows - workflows // 5 - 1
+        return float((last - first) / (ends[last] - ends[first]))
