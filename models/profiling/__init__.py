@@ -1,0 +1,1 @@
+"""Where latency models come from: sampling a profile, freezing it, fitting it, calibrating the fit."""
