@@ -62,18 +62,21 @@ def _prompt_bucket(prompt_tokens: float) -> int:
 
 
 @kernel
+def _count(state: LengthState, row: int, bucket: int, length: int, output_tokens: float) -> None:
+    for column in (bucket, PROMPT_BUCKETS):
+        state.count[row, column] += 1.0
+        state.total[row, column] += output_tokens
+        state.histogram[row, column, length] += 1.0
+
+
+@kernel
 def observe_output(state: LengthState, kind: int, prompt_tokens: float, output_tokens: float) -> None:
     """Learn that a call of ``kind`` with ``prompt_tokens`` produced ``output_tokens``; kind -1 is an unknown one."""
     bucket = _prompt_bucket(prompt_tokens)
     length = min(int(math.log2(max(output_tokens, 1.0)) * BINS_PER_DOUBLING), LENGTH_BINS - 1)
-    everything = state.count.shape[0] - 1
-    for row in (kind, everything):
-        if row < 0:
-            continue
-        for column in (bucket, PROMPT_BUCKETS):
-            state.count[row, column] += 1.0
-            state.total[row, column] += output_tokens
-            state.histogram[row, column, length] += 1.0
+    if kind >= 0:
+        _count(state, kind, bucket, length, output_tokens)
+    _count(state, state.count.shape[0] - 1, bucket, length, output_tokens)
 
 
 @kernel

@@ -39,7 +39,7 @@ def test_golden_structure():
     ]
     assert first.stages[2].prefixes != first.stages[3].prefixes
     assert first.stages[4].prefixes == first.stages[5].prefixes
-    assert second.stages[0].prefixes == (Prefix("template:information_retriever", 100),)
+    assert second.stages[0].prefixes == (Prefix("text-to-sql/information_retriever", 100),)
     assert {workflow.family for workflow in (first, second)} == {"text-to-sql"}
     assert {workflow.arrival for workflow in (first, second)} == {0.0}
 

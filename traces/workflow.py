@@ -19,7 +19,8 @@ class Prefix:
     ----------
     segment
         Name of the content. Two prompts share the longest common run of equal segments from position zero;
-        a segment that one of them cuts short is shared as far as both have it.
+        a segment that one of them cuts short is shared as far as both have it, and a segment directly after itself
+        goes on (a history that grows by one name).
     tokens
         Length of the run, in tokens; at least 1.
     local

@@ -74,7 +74,7 @@ def _stages(calls: list[Any]) -> tuple[Stage, ...]:
             prompt = tokens(record, "input_length", f"{where}.", least=1)
             templates = _TEMPLATES[kind]
             variant = place % len(templates)
-            name = f"{kind}-{variant + 1}" if len(templates) > 1 else kind
+            name = f"{kind}/{variant + 1}" if len(templates) > 1 else kind
             stages.append(
                 Stage(
                     id=id_,
@@ -82,7 +82,7 @@ def _stages(calls: list[Any]) -> tuple[Stage, ...]:
                     prompt_tokens=prompt,
                     output_tokens=tokens(record, "output_length", f"{where}.", least=1),
                     parents=parents,
-                    prefixes=(Prefix(f"template:{name}", min(templates[variant], prompt)),),
+                    prefixes=(Prefix(f"text-to-sql/{name}", min(templates[variant], prompt)),),
                 )
             )
         parents = ids

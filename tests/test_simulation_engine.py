@@ -1,0 +1,193 @@
+"""The jumping engine against the step-by-step oracle: same times to 1e-9, same cache hits, same preemptions."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from hexopt.models.roofline import N_FEATURES
+from hexopt.policies.knowledge import Knowledge
+from hexopt.policies.policy import Fleet, Policy, Training
+from hexopt.models.lengths import empty_lengths
+from hexopt.models.tails import empty_tails
+from hexopt.simulation.simulator import advance, build, check_fits
+from hexopt.simulation.state import INSTANCE, NODE, NONE, STAGE, WORKFLOW
+from hexopt.simulation.workload import Jobs
+from oracle_engine import OracleConfig, OracleNode, OracleStage, simulate_oracle
+
+
+@dataclass(frozen=True)
+class Case:
+    """A random workload: one chain or fork of stages a workflow, placed beforehand."""
+
+    stages: list[OracleStage]
+    nodes: list[OracleNode]
+    configs: list[OracleConfig]
+
+
+def random_case(rng: np.random.Generator) -> Case:
+    """Small memories, small budgets, shared contents, chains with and without tool delays: everything that can collide."""
+    block = int(rng.choice([4, 16]))
+    instances = int(rng.integers(1, 4))
+    nodes: list[OracleNode] = []
+    for _ in range(int(rng.integers(0, 7))):
+        parent = int(rng.integers(-1, len(nodes)))
+        start = 0 if parent < 0 else nodes[parent].end_tokens
+        nodes.append(OracleNode(parent, start + int(rng.integers(1, 90))))
+    longest = max((n.end_tokens for n in nodes), default=0)
+    stages: list[OracleStage] = []
+    time = 0.0
+    for _ in range(int(rng.integers(1, 14))):
+        time += float(rng.exponential(rng.choice([0.01, 0.3, 3.0])))
+        previous: tuple[int, ...] = ()
+        for depth in range(int(rng.integers(1, 4))):
+            width = int(rng.integers(1, 4)) if rng.random() < 0.3 else 1
+            group = []
+            for _ in range(width):
+                leaf = int(rng.integers(-1, len(nodes)))
+                shared = 0 if leaf < 0 else nodes[leaf].end_tokens
+                output = int(rng.integers(1, 60))
+                # The path may reach into the output, where later prompts quote it.
+                prompt = max(shared - int(rng.integers(0, output + 1)), 0) + int(rng.integers(1, 120))
+                group.append(len(stages))
+                stages.append(
+                    OracleStage(
+                        prompt=max(prompt, shared - output, 1),
+                        output=output,
+                        path_leaf=leaf,
+                        priority=float(rng.integers(0, 4)),
+                        arrival=time,
+                        parents=previous,
+                        tool_delay=float(rng.exponential(0.4)) if rng.random() < 0.3 else 0.0,
+                        instance=int(rng.integers(0, instances)),
+                    )
+                )
+            previous = tuple(group)
+    need = max(max(-(-(s.prompt + s.output) // block) for s in stages), -(-longest // block)) + 1
+    configs = []
+    for _ in range(instances):
+        coef = rng.random(N_FEATURES) * np.array([1e-2, 3e-3, 1e-5] + [1e-6] * 8 + [1e-7, 1e-6, 1e-4, 1e-6, 1e-3, 1e-4, 1e-7, 1e-8])
+        configs.append(
+            OracleConfig(
+                coef=coef,
+                blocks=int(need * rng.choice([1.0, 1.3, 2.0, 8.0])),
+                block_size=block,
+                max_num_seqs=int(rng.choice([1, 2, 4, 32])),
+                max_num_batched_tokens=int(rng.choice([8, 32, 128, 2048])),
+                scheduling=str(rng.choice(["fcfs", "priority"])),
+                prefix_caching=bool(rng.random() < 0.8),
+            )
+        )
+    return Case(stages, nodes, configs)
+
+
+class Placed(Policy):
+    """Carries out what the case has decided, through the interface of external policies."""
+
+    def __init__(self, stages: list[OracleStage]) -> None:
+        object.__setattr__(self, "stages", stages)
+
+    def place(self, board, know, r, now):  # type: ignore[no-untyped-def]
+        return self.stages[r].instance, self.stages[r].priority
+
+
+def simulate_case(case: Case):  # type: ignore[no-untyped-def]
+    """The same case on the engine: every stage is grouped with those that it is connected to."""
+    n = len(case.stages)
+    stage = np.zeros(n, dtype=STAGE)
+    children: list[list[int]] = [[] for _ in range(n)]
+    owner = np.zeros(n, dtype=int)
+    workflows = -1
+    for r, s in enumerate(case.stages):
+        for p in s.parents:
+            children[p].append(r)
+        if not s.parents and not (r and not case.stages[r - 1].parents and case.stages[r - 1].arrival == s.arrival):
+            workflows += 1
+        owner[r] = workflows
+    flat: list[int] = []
+    for r, s in enumerate(case.stages):
+        stage[r]["prompt"], stage[r]["output"], stage[r]["tool_delay"] = s.prompt, s.output, s.tool_delay
+        stage[r]["leaf"], stage[r]["parents_left"] = s.path_leaf, len(s.parents)
+        stage[r]["first_child"], stage[r]["children"] = len(flat), len(children[r])
+        flat += children[r]
+    stage["workflow"] = owner
+    for field in ("ready", "start", "first_token", "finish"):
+        stage[field] = math.nan
+    for field in ("instance", "node", "left", "right", "next_here", "previous_here"):
+        stage[field] = NONE
+    workflow = np.zeros(workflows + 1, dtype=WORKFLOW)
+    workflow["first_stage"] = [int(np.flatnonzero(owner == w)[0]) for w in range(workflows + 1)]
+    workflow["stages"] = np.bincount(owner)
+    workflow["stages_left"] = workflow["stages"]
+    workflow["arrival"] = [case.stages[int(r)].arrival for r in workflow["first_stage"]]
+    workflow["deadline"] = workflow["arrival"] + 1.0
+    node = np.array([(x.parent, x.end_tokens) for x in case.nodes], dtype=NODE)
+    instance = np.zeros(len(case.configs), dtype=INSTANCE)
+    for row, c in zip(instance, case.configs, strict=True):
+        row["block_size"], row["blocks"], row["max_seqs"] = c.block_size, c.blocks, c.max_num_seqs
+        row["max_batched"], row["max_len"] = c.max_num_batched_tokens, 1 << 30
+        row["by_priority"], row["prefix_caching"] = c.scheduling == "priority", c.prefix_caching
+        row["free"], row["next_event"] = c.blocks, math.inf
+        row["waiting_root"] = row["first_here"] = NONE
+    coef = np.array([c.coef for c in case.configs])
+    jobs = Jobs(stage, np.array(flat, dtype=np.int32), workflow, node, np.zeros(workflows + 1, dtype=np.int64))
+    check_fits(jobs, instance)
+    sim = build(jobs, instance, coef)
+    one = np.ones(1)
+    training = Training(("k",), empty_lengths(1), empty_tails(1), one, one, one)
+    fleet = Fleet(coef, ("x",) * len(case.configs), np.full(len(case.configs), 64))
+    policy = Placed(case.stages)
+    know: Knowledge = policy.prepare(fleet, training, workflows + 1)
+    advance(sim, know, policy)
+    return sim
+
+
+def assert_agrees(seed: int) -> tuple[int, int]:
+    """Simulate the case of ``seed`` twice; return its preemptions and cached tokens."""
+    case = random_case(np.random.default_rng(seed))
+    expected, _ = simulate_oracle(case.configs, case.nodes, case.stages)
+    sim = simulate_case(case)
+    for field, name in (("start", "start"), ("first_token", "first_token"), ("finish", "finish")):
+        wanted = np.array([getattr(o, name) for o in expected])
+        np.testing.assert_allclose(sim.stage[field], wanted, rtol=1e-9, atol=0, err_msg=f"seed {seed}: {field}")
+    assert [o.cached_tokens for o in expected] == sim.stage["cached"].tolist(), seed
+    assert [o.preemptions for o in expected] == sim.stage["preemptions"].tolist(), seed
+    # When all is done, every block is free again and nothing is left in a queue.
+    assert (sim.instance["free"] == sim.instance["blocks"]).all()
+    assert (sim.instance["running"] == 0).all() and (sim.instance["waiting"] == 0).all()
+    assert sim.clock["stages_left"][0] == 0
+    assert sim.instance["finished"].sum() == len(case.stages)
+    return int(sim.stage["preemptions"].sum()), int(sim.stage["cached"].sum())
+
+
+def test_agrees_with_the_oracle_on_two_thousand_workloads() -> None:
+    totals = np.array([assert_agrees(seed) for seed in range(2000)])
+    preempting, hitting = (totals > 0).sum(axis=0)
+    assert preempting > 300, "too few workloads ran short of memory"
+    assert hitting > 300, "too few workloads found a prefix"
+
+
+@given(st.integers(10_000, 2**31))
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+def test_agrees_with_the_oracle_on_any_workload(seed: int) -> None:
+    assert_agrees(seed)
+
+
+def test_refuses_a_stage_longer_than_every_context() -> None:
+    from hexopt.simulation.simulator import SimulationError
+
+    case = random_case(np.random.default_rng(1))
+    sim_case = Case(case.stages, case.nodes, case.configs)
+    instance = np.zeros(1, dtype=INSTANCE)
+    instance["max_len"] = 1
+    stage = np.zeros(1, dtype=STAGE)
+    stage["prompt"], stage["output"] = 100, 20
+    jobs = Jobs(stage, np.zeros(0, np.int32), np.zeros(1, WORKFLOW), np.zeros(0, NODE), np.zeros(1, np.int64))
+    with pytest.raises(SimulationError, match="100 prompt and 20 output tokens"):
+        check_fits(jobs, instance)
+    assert sim_case.stages
