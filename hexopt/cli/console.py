@@ -11,7 +11,6 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
-from hexopt.simulation.metrics import Summary
 from hexopt.traces import Workflow, read_trace
 from hexopt.traces.samples import SAMPLES, sample_path
 
@@ -47,19 +46,9 @@ def _bar(title: str) -> Iterator[Any]:
         yield lambda done, total: progress.update(task, completed=done, total=total)
 
 
-def seconds(value: float) -> str:
-    """A duration for people."""
-    return "-" if value != value else (f"{value:.3g} s" if value < 100 else f"{value:,.0f} s")
-
-
 def ratio(value: float) -> str:
     """A multiple for people."""
     return "∞" if value == float("inf") else f"{value:.2f}"
-
-
-def summary_row(summary: Summary) -> dict[str, Any]:
-    """A summary as the ``--json`` output prints it."""
-    return summary.row()
 
 
 def plain(value: Any) -> Any:

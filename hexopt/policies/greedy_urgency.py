@@ -20,7 +20,8 @@ from hexopt.simulation.kvcache import found_blocks
 from hexopt.simulation.state import NONE
 
 IMPOSED = 0
-"""Place of the imposed delay's weight in ``Knowledge.weights``."""
+AFFINITY = 1
+"""Places in ``Knowledge.weights``: weight of the imposed delay; whether to look into the prefix caches."""
 
 
 @kernel
@@ -50,7 +51,7 @@ def predict(sim, know, i, r, now):
     coef = know.coef[i]
     block = inst.block_size
     cached = 0
-    if inst.prefix_caching == 1:
+    if inst.prefix_caching == 1 and know.weights[AFFINITY] == 1.0:
         found, _ = found_blocks(sim, i, stage.leaf, (stage.prompt - 1) // block)
         cached = found * block
     new = float(stage.prompt - cached)

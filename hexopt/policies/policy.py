@@ -156,15 +156,30 @@ class LeastLaxity(Policy):
 
 @dataclass(frozen=True)
 class GreedyUrgency(Policy):
-    """HexOpt's greedy rule; ``imposed`` weighs the delay that a call means for those already there."""
+    """HexOpt's greedy rule.
+
+    Parameters
+    ----------
+    imposed
+        Weight of the delay that a call means for those already there, against its own finish.
+    affinity
+        Whether to prefer instances whose prefix cache holds the prompt's beginning.
+    """
 
     imposed: float = 1.0
+    affinity: bool = True
 
     name: ClassVar[str] = "greedy-urgency"
     code: ClassVar[int] = compiled.GREEDY_URGENCY
 
+    @property
+    def label(self) -> str:
+        changed = [f"imposed={self.imposed:g}"] if self.imposed != 1.0 else []
+        changed += [] if self.affinity else ["affinity=false"]
+        return f"{self.name}({', '.join(changed)})" if changed else self.name
+
     def weights(self, training: Training) -> NDArray[np.float64]:
-        return np.array([self.imposed])
+        return np.array([self.imposed, float(self.affinity)])
 
 
 @dataclass(frozen=True)

@@ -230,7 +230,7 @@ def _dumps(value: Any) -> str:
 @contextmanager
 def _text(path: str | Path) -> Iterator[TextIO]:
     with ExitStack() as stack:
-        raw = stack.enter_context(atomic_write(path, "wb"))
+        raw: Any = stack.enter_context(atomic_write(path, "wb"))
         if Path(path).suffix == ".gz":
             # Neither name nor time inside, so that the same run gives the same bytes.
             raw = stack.enter_context(gzip.GzipFile("", "wb", 6, raw, mtime=0))

@@ -1,0 +1,70 @@
+"use strict";
+const data = JSON.parse(document.getElementById("data").textContent);
+const at = (name, k) => document.getElementById(`${name}-${k}`);
+const config = { displaylogo: false, responsive: true, modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d"] };
+const drawn = new Set();
+
+function themed() {
+  const style = getComputedStyle(document.documentElement);
+  const colour = (name) => style.getPropertyValue(name).trim();
+  const layout = {
+    "font.color": colour("--text"), "font.family": "system-ui, sans-serif", "font.size": 12,
+    "hoverlabel.bgcolor": colour("--back"), "hoverlabel.font.color": colour("--text"),
+    "hoverlabel.bordercolor": colour("--line"),
+    "modebar.color": colour("--dim"), "modebar.activecolor": colour("--text"), "modebar.bgcolor": "rgba(0,0,0,0)",
+  };
+  for (const axis of ["xaxis", "yaxis"]) {
+    layout[`${axis}.gridcolor`] = colour("--grid");
+    layout[`${axis}.linecolor`] = colour("--line");
+  }
+  return layout;
+}
+
+function plot(id, figure) {
+  return Plotly.react(id, figure.data, figure.layout, config).then(() => Plotly.relayout(id, themed()));
+}
+
+function gantt(k) {
+  const figure = data[k].gantt[at("policy", k).value];
+  const { drawn: some, of: all } = figure.layout.meta;
+  at("shown", k).textContent = some < all ? ` Shown: ${some} of ${all} calls.` : "";
+  return plot(at("gantt", k), figure);
+}
+
+function show(k) {
+  document.querySelectorAll("[role=tab]").forEach((tab, i) => {
+    tab.setAttribute("aria-selected", i === k);
+    tab.tabIndex = i === k ? 0 : -1;
+    at("panel", i).hidden = i !== k;
+  });
+  if (!drawn.has(k)) {
+    drawn.add(k);
+    plot(at("attainment", k), data[k].attainment);
+    plot(at("tail", k), data[k].tail);
+    gantt(k);
+  } else {
+    for (const name of ["attainment", "tail", "gantt"]) Plotly.Plots.resize(at(name, k));
+  }
+}
+
+document.querySelectorAll("[role=tab]").forEach((tab, k, tabs) => {
+  tab.addEventListener("click", () => show(k));
+  tab.addEventListener("keydown", (event) => {
+    const step = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
+    if (!step) return;
+    const next = (k + step + tabs.length) % tabs.length;
+    tabs[next].focus();
+    show(next);
+  });
+});
+data.forEach((_, k) => at("policy", k).addEventListener("change", () => gantt(k)));
+document.querySelectorAll(".key").forEach((key) => key.addEventListener("click", () => {
+  const on = key.getAttribute("aria-pressed") !== "true";
+  const k = key.closest("[role=tabpanel]").id.split("-")[1];
+  key.setAttribute("aria-pressed", on);
+  for (const name of ["attainment", "tail"]) Plotly.restyle(at(name, k), { visible: on }, [Number(key.dataset.curve)]);
+}));
+matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => {
+  for (const k of drawn) for (const name of ["attainment", "tail", "gantt"]) Plotly.relayout(at(name, k), themed());
+});
+show(0);
