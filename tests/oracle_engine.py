@@ -1,0 +1,513 @@
+"""The rule of ``docs/simulated-instance.md`` carried out one engine step at a time, to test the engine that jumps.
+
+Written from that page alone, for reading rather than for speed: lists and dicts, no closed forms, and every invariant
+is asserted after every change. Where the page leaves a choice, the comment at that place names the reading taken.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from hexopt.models.roofline import step_seconds
+
+ANONYMOUS = -1
+"""In the free queue: blocks that hold nothing that can be found again."""
+
+
+@dataclass(frozen=True)
+class OracleNode:
+    """A run of tokens that continues its parent's (-1: starts at token zero) and ends before ``end_tokens``."""
+
+    parent: int
+    end_tokens: int
+
+
+@dataclass(frozen=True)
+class OracleStage:
+    """One call, on an instance chosen beforehand.
+
+    Ready at ``max(arrival, finish of the parents) + tool_delay`` seconds. ``path_leaf`` is the deepest node of the
+    path that covers its sharable tokens, prompt and quoted output alike; -1 where nothing is shared.
+    """
+
+    prompt: int
+    output: int
+    path_leaf: int = -1
+    priority: float = 0.0
+    arrival: float = 0.0
+    parents: tuple[int, ...] = ()
+    tool_delay: float = 0.0
+    instance: int = 0
+
+
+@dataclass(frozen=True)
+class OracleConfig:
+    """One instance: ``coef`` as :func:`hexopt.models.roofline.step_seconds` takes it, KV memory and vLLM's limits."""
+
+    coef: Sequence[float]
+    blocks: int
+    block_size: int = 16
+    max_num_seqs: int = 256
+    max_num_batched_tokens: int = 8192
+    scheduling: str = "fcfs"
+    prefix_caching: bool = True
+
+    def __post_init__(self) -> None:
+        assert self.scheduling in ("fcfs", "priority"), f"scheduling must be fcfs or priority, not {self.scheduling}"
+        assert min(self.blocks, self.block_size, self.max_num_seqs, self.max_num_batched_tokens) > 0
+
+
+@dataclass(frozen=True)
+class OracleOutcome:
+    """What became of a stage: times in seconds, prefix tokens found at its first admission, preemptions."""
+
+    start: float
+    first_token: float
+    finish: float
+    cached_tokens: int
+    preemptions: int
+
+
+@dataclass(frozen=True)
+class OracleStep:
+    """One engine step: (stage, computed before, new tokens, decodes) of each scheduled stage, in order."""
+
+    start: float
+    seconds: float
+    scheduled: tuple[tuple[int, int, int, bool], ...]
+    preempted: tuple[int, ...]
+
+
+class OracleStall(RuntimeError):
+    """Stages wait, none runs, and the head of the queue does not fit."""
+
+
+@dataclass
+class _Call:
+    """A stage's state on its instance."""
+
+    stage: int
+    prompt: int
+    output: int
+    path: list[int]
+    priority: float
+    sequence: int
+    generated: int = 0
+    computed: int = 0
+    held: int = 0
+    nodes_held: list[int] = field(default_factory=list)
+    """Root first."""
+    in_nodes: int = 0
+    """How many of the held blocks belong to nodes; they are its first ones."""
+    filling: bool = False
+    start: float = math.nan
+    first_token: float = math.nan
+    cached_tokens: int = -1
+    preemptions: int = 0
+
+    @property
+    def tokens(self) -> int:
+        return self.prompt + self.generated
+
+    @property
+    def key(self) -> tuple[float, int]:
+        return (self.priority, self.sequence)
+
+    @property
+    def private(self) -> int:
+        return self.held - self.in_nodes
+
+
+class OracleCache:
+    """The KV blocks of one instance: the free queue and the nodes' cached blocks and holders."""
+
+    def __init__(self, nodes: Sequence[OracleNode], blocks: int, block_size: int) -> None:
+        self.nodes = nodes
+        self.blocks = blocks
+        self.block_size = block_size
+        self.cached = [0] * len(nodes)
+        self.holders = [0] * len(nodes)
+        # Front first, [node or ANONYMOUS, blocks].
+        self.free_queue: list[list[int]] = [[ANONYMOUS, blocks]]
+
+    def path(self, leaf: int) -> list[int]:
+        """Nodes from the root to ``leaf``."""
+        path: list[int] = []
+        while leaf >= 0:
+            path.append(leaf)
+            leaf = self.nodes[leaf].parent
+        return path[::-1]
+
+    def first_block(self, node: int) -> int:
+        """Number of the node's first block, counted from the start of the content."""
+        parent = self.nodes[node].parent
+        return 0 if parent < 0 else self.nodes[parent].end_tokens // self.block_size
+
+    def size(self, node: int) -> int:
+        """Blocks whose last token lies in the node."""
+        return self.nodes[node].end_tokens // self.block_size - self.first_block(node)
+
+    def free(self) -> int:
+        """Free blocks."""
+        return sum(count for _, count in self.free_queue)
+
+    def find(self, path: Sequence[int], limit: int) -> list[tuple[int, int]]:
+        """(node, found blocks) from the root on; every node with at least one block found."""
+        found: list[tuple[int, int]] = []
+        for node in path:
+            here = min(self.cached[node], limit)
+            limit -= here
+            # A node without blocks of its own has nothing to be found, held or filled: it is passed through.
+            if here > 0:
+                found.append((node, here))
+            if here < self.size(node):
+                break
+        return found
+
+    def taken_by_holding(self, nodes: Sequence[int]) -> int:
+        """Blocks that leave the free queue when a stage takes hold of these nodes."""
+        return sum(self.cached[node] for node in nodes if self.holders[node] == 0)
+
+    def hold(self, node: int) -> None:
+        """One holder more: the node leaves the free queue with all of its cached blocks."""
+        if self.holders[node] == 0 and self.cached[node] > 0:
+            self.free_queue.remove([node, self.cached[node]])
+        self.holders[node] += 1
+
+    def drop(self, node: int) -> None:
+        """One holder less: the last one sends the node to the back of the free queue."""
+        self.holders[node] -= 1
+        assert self.holders[node] >= 0
+        if self.holders[node] == 0:
+            self.free_queue.append([node, self.cached[node]])
+
+    def release_anonymous(self, count: int) -> None:
+        """Blocks without content to find again, to the back."""
+        if count == 0:
+            return
+        if self.free_queue and self.free_queue[-1][0] == ANONYMOUS:
+            self.free_queue[-1][1] += count
+        else:
+            self.free_queue.append([ANONYMOUS, count])
+
+    def allocate(self, count: int) -> None:
+        """Take blocks from the front, a node's last ones first."""
+        for _ in range(count):
+            front = self.free_queue[0]
+            front[1] -= 1
+            if front[0] != ANONYMOUS:
+                self.cached[front[0]] -= 1
+            if front[1] == 0:
+                self.free_queue.pop(0)
+
+    def fill(self, call: _Call, full_blocks: int) -> None:
+        """Credit the stage's blocks up to ``full_blocks`` to the nodes of its path."""
+        while call.filling and call.in_nodes < full_blocks:
+            block = call.in_nodes
+            owners = [v for v in call.path if self.first_block(v) <= block < self.first_block(v) + self.size(v)]
+            if not owners:
+                call.filling = False
+                return
+            (node,) = owners
+            if node not in call.nodes_held:
+                # Entered with its first full block: a part of a block has no hash that would keep others out.
+                if self.holders[node] > 0 or self.cached[node] > 0:
+                    call.filling = False
+                    return
+                self.hold(node)
+                call.nodes_held.append(node)
+            assert self.cached[node] == block - self.first_block(node)
+            self.cached[node] += 1
+            call.in_nodes += 1
+
+    def check(self, running: Sequence[_Call]) -> None:
+        """Assert that no block is lost or counted twice."""
+        assert all(count > 0 for _, count in self.free_queue)
+        queued = [node for node, _ in self.free_queue if node != ANONYMOUS]
+        assert len(set(queued)) == len(queued)
+        for node, count in self.free_queue:
+            assert node == ANONYMOUS or count == self.cached[node]
+        in_use = 0
+        for node, cached in enumerate(self.cached):
+            assert 0 <= cached <= self.size(node)
+            assert self.holders[node] == sum(node in call.nodes_held for call in running)
+            assert (node in queued) == (self.holders[node] == 0 and cached > 0)
+            if self.holders[node] > 0:
+                in_use += cached
+                assert cached > 0
+            if cached > 0:
+                assert all(self.cached[v] == self.size(v) for v in self.path(node)[:-1])
+        private = 0
+        for call in running:
+            assert call.private >= 0
+            assert call.nodes_held == [v for v in call.path if v in call.nodes_held]
+            assert call.in_nodes <= sum(self.cached[v] for v in call.nodes_held)
+            private += call.private
+        assert self.free() + in_use + private == self.blocks
+
+
+class OracleInstance:
+    """One simulated vLLM V1 engine, one step at a time.
+
+    ``arrive`` stages, then alternate ``start_step`` (None: nothing to do) and ``end_step``.
+    """
+
+    def __init__(self, config: OracleConfig, nodes: Sequence[OracleNode] = ()) -> None:
+        self.config = config
+        self.coef = np.asarray(config.coef, dtype=np.float64)
+        self.cache = OracleCache(nodes, config.blocks, config.block_size)
+        self.running: list[_Call] = []
+        self.waiting: list[_Call] = []
+        self.steps: list[OracleStep] = []
+        self.outcomes: dict[int, OracleOutcome] = {}
+        self._arrived = 0
+        self._prepended = 0
+        self._scheduled: dict[int, tuple[_Call, int]] = {}
+
+    def arrive(self, stage: int, spec: OracleStage) -> None:
+        """Put a stage into the waiting queue."""
+        assert spec.prompt >= 1 and spec.output >= 1
+        assert self._blocks(spec.prompt + spec.output - 1) <= self.config.blocks, f"stage {stage} can never fit"
+        path = self.cache.path(spec.path_leaf) if self.config.prefix_caching else []
+        assert not path or self.cache.nodes[path[-1]].end_tokens <= spec.prompt + spec.output
+        priority = spec.priority if self.config.scheduling == "priority" else 0.0
+        call = _Call(stage, spec.prompt, spec.output, path, priority, self._arrived)
+        self._arrived += 1
+        self.waiting.append(call)
+
+    def start_step(self, now: float) -> OracleStep | None:
+        """Schedule and start the step that begins at ``now``; None where there is nothing to schedule."""
+        assert not self._scheduled, "a step is running"
+        if not self.running and not self.waiting:
+            return None
+        preempted: list[int] = []
+        while True:
+            victims = self._schedule_running()
+            if not victims:
+                self._admit_waiting(now)
+            preempted += victims
+            self._check()
+            if self._scheduled or not victims:
+                break
+        if not self._scheduled:
+            raise OracleStall(f"stage {min(self.waiting, key=lambda c: c.key).stage} never fits")
+        scheduled: list[tuple[int, int, int, bool]] = []
+        n_prefill = prefill_tokens = prefill_context = n_decode = decode_context = 0
+        prefill_attention = 0.0
+        for call, new in self._scheduled.values():
+            decodes = self._decodes(call)
+            scheduled.append((call.stage, call.computed, new, decodes))
+            if decodes:
+                n_decode += 1
+                decode_context += call.computed + 1
+            else:
+                n_prefill += 1
+                prefill_tokens += new
+                prefill_attention += new * (call.computed + new / 2)
+                prefill_context += call.computed + new
+        seconds = step_seconds(
+            self.coef,
+            float(n_prefill),
+            float(prefill_tokens),
+            prefill_attention,
+            float(prefill_context),
+            float(n_decode),
+            float(decode_context),
+        )
+        assert seconds > 0
+        step = OracleStep(now, seconds, tuple(scheduled), tuple(preempted))
+        self.steps.append(step)
+        return step
+
+    def end_step(self, now: float) -> list[int]:
+        """Emit the running step's tokens and return the stages that end with it."""
+        ended: list[int] = []
+        for call in list(self.running):
+            if call.stage not in self._scheduled:
+                continue
+            call.computed += self._scheduled[call.stage][1]
+            assert call.computed <= call.tokens
+            if call.computed < call.tokens:
+                continue
+            call.generated += 1
+            if call.generated == 1:
+                call.first_token = now
+            if call.generated == call.output:
+                self.running.remove(call)
+                self._release(call)
+                assert call.stage not in self.outcomes
+                self.outcomes[call.stage] = OracleOutcome(
+                    call.start, call.first_token, now, call.cached_tokens, call.preemptions
+                )
+                ended.append(call.stage)
+        self._scheduled.clear()
+        self._check()
+        return ended
+
+    def _blocks(self, tokens: int) -> int:
+        return math.ceil(tokens / self.config.block_size)
+
+    def _budget(self) -> int:
+        return self.config.max_num_batched_tokens - sum(new for _, new in self._scheduled.values())
+
+    @staticmethod
+    def _decodes(call: _Call) -> bool:
+        return call.generated > 0 and call.computed == call.tokens - 1
+
+    def _schedule_running(self) -> list[int]:
+        """Part 1 of a step; the stages preempted."""
+        victims: list[int] = []
+        visited: set[int] = set()
+        while self._budget() > 0:
+            call = next((c for c in self.running if c.stage not in visited), None)
+            if call is None:
+                break
+            visited.add(call.stage)
+            # Not enlarged when a victim gives its tokens back later: vLLM fixes it before it looks for blocks.
+            new = min(call.tokens - call.computed, self._budget())
+            grow = self._blocks(call.computed + new) - call.held
+            while call in self.running and grow > self.cache.free():
+                if self.config.scheduling == "priority":
+                    victim = max(self.running, key=lambda c: c.key)
+                else:
+                    victim = self.running[-1]
+                self._preempt(victim)
+                victims.append(victim.stage)
+            if call not in self.running:
+                break
+            self._run(call, new, grow)
+        return victims
+
+    def _admit_waiting(self, now: float) -> None:
+        """Part 2 of a step."""
+        cache, block = self.cache, self.config.block_size
+        while self.waiting and self._budget() > 0 and len(self.running) < self.config.max_num_seqs:
+            call = min(self.waiting, key=lambda c: c.key)
+            found = cache.find(call.path, (call.tokens - 1) // block)
+            hits = sum(count for _, count in found)
+            new = min(call.tokens - hits * block, self._budget())
+            grow = self._blocks(hits * block + new) - hits
+            # A node leaves the free queue whole, so its blocks beyond the limit are not there to be allocated either.
+            if grow > cache.free() - cache.taken_by_holding([node for node, _ in found]):
+                break
+            self.waiting.remove(call)
+            call.filling = True
+            if found:
+                last, count = found[-1]
+                if count < cache.size(last):
+                    call.filling = count == cache.cached[last] and cache.holders[last] == 0
+            for node, _ in found:
+                cache.hold(node)
+                call.nodes_held.append(node)
+            call.in_nodes = call.held = hits
+            call.computed = hits * block
+            if call.cached_tokens < 0:
+                call.cached_tokens = call.computed
+                call.start = now
+            self.running.append(call)
+            self._run(call, new, grow)
+
+    def _run(self, call: _Call, new: int, grow: int) -> None:
+        """Give a stage its blocks and put it into the step."""
+        self.cache.allocate(max(grow, 0))
+        call.held += max(grow, 0)
+        # Blocks completed by decoding are the output blocks that wait for the stage's end or preemption.
+        if not self._decodes(call):
+            self.cache.fill(call, (call.computed + new) // self.config.block_size)
+        self._scheduled[call.stage] = (call, new)
+
+    def _preempt(self, call: _Call) -> None:
+        """Recompute later: release everything but the generated tokens, and wait again."""
+        self.running.remove(call)
+        self._scheduled.pop(call.stage, None)
+        self._release(call)
+        call.computed = 0
+        call.preemptions += 1
+        if self.config.scheduling == "fcfs":
+            self._prepended -= 1
+            call.sequence = self._prepended
+        self.waiting.append(call)
+
+    def _release(self, call: _Call) -> None:
+        self.cache.fill(call, call.computed // self.config.block_size)
+        self.cache.release_anonymous(call.private)
+        for node in reversed(call.nodes_held):
+            self.cache.drop(node)
+        call.nodes_held.clear()
+        call.held = call.in_nodes = 0
+        call.filling = False
+
+    def _check(self) -> None:
+        """Assert what must hold between any two actions."""
+        self.cache.check(self.running)
+        assert self._budget() >= 0
+        assert len(self.running) <= self.config.max_num_seqs
+        assert not {c.stage for c in self.running} & {c.stage for c in self.waiting}
+        for call in self.running:
+            assert 0 <= call.generated < call.output
+            new = self._scheduled[call.stage][1] if call.stage in self._scheduled else 0
+            assert 0 <= call.computed + new <= call.tokens
+            assert call.held == self._blocks(call.computed + new)
+        for call in self.waiting:
+            assert call.computed == call.held == call.in_nodes == 0 and not call.nodes_held
+        assert len({call.key for call in self.running + self.waiting}) == len(self.running) + len(self.waiting)
+        scheduled = [call for call, _ in self._scheduled.values()]
+        assert all(call in self.running and new >= 1 for call, new in self._scheduled.values())
+        assert scheduled == [call for call in self.running if call in scheduled]
+
+
+def simulate_oracle(
+    configs: Sequence[OracleConfig],
+    nodes: Sequence[OracleNode],
+    stages: Sequence[OracleStage],
+    max_steps: int = 1_000_000,
+) -> tuple[list[OracleOutcome], list[OracleInstance]]:
+    """Run all stages on the instances they name; their outcomes in order, and the instances with their steps.
+
+    Raises
+    ------
+    OracleStall
+        Where the head of a queue fits into no free block and nothing runs, or after ``max_steps`` steps.
+    """
+    instances = [OracleInstance(config, nodes) for config in configs]
+    busy_until: list[float | None] = [None] * len(instances)
+    ready: list[tuple[float, int]] = [
+        (stage.arrival + stage.tool_delay, index) for index, stage in enumerate(stages) if not stage.parents
+    ]
+    finish: dict[int, float] = {}
+    total_steps = 0
+    while True:
+        times = [time for time, _ in ready] + [time for time in busy_until if time is not None]
+        if not times:
+            break
+        now = min(times)
+        for number, instance in enumerate(instances):
+            if busy_until[number] != now:
+                continue
+            busy_until[number] = None
+            for index in instance.end_step(now):
+                assert index not in finish
+                finish[index] = now
+                for child, stage in enumerate(stages):
+                    if index in stage.parents and all(parent in finish for parent in stage.parents):
+                        ready.append((max(stage.arrival, now) + stage.tool_delay, child))
+        for _, index in sorted(entry for entry in ready if entry[0] == now):
+            instances[stages[index].instance].arrive(index, stages[index])
+        ready = [entry for entry in ready if entry[0] > now]
+        for number, instance in enumerate(instances):
+            if busy_until[number] is None:
+                step = instance.start_step(now)
+                if step is not None:
+                    busy_until[number] = now + step.seconds
+                    total_steps += 1
+        if total_steps > max_steps:
+            raise OracleStall(f"no end after {max_steps} steps")
+    assert len(finish) == len(stages), "a stage waits for one that never ends"
+    outcomes: dict[int, OracleOutcome] = {}
+    for instance in instances:
+        outcomes |= instance.outcomes
+    return [outcomes[index] for index in range(len(stages))], instances
