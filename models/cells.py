@@ -1,7 +1,7 @@
 """How fast each (GPU type, LLM, parallelism) is, and how many tokens its KV cache holds: the bundled latency models.
 
-``latency.json`` holds, for each cell, the coefficients of :mod:`hexopt.models.roofline`. ``scripts/make-latency`` writes
-it from the frozen profiles; ``docs/latency.md`` tells where those come from and how good they are.
+``latency.json`` holds, for each cell, the coefficients of :mod:`hexopt.models.roofline`. ``scripts/make-latency``
+writes it from the frozen profiles; ``docs/latency.md`` tells where those come from and how good they are.
 """
 
 from __future__ import annotations

@@ -15,6 +15,8 @@ from hexopt.models.cells import Cell
 
 SPLITS = ("train", "test", "extrapolation")
 """``train`` and ``test`` cover the same range; ``extrapolation`` lies beyond it."""
+REFUSED = "refused.json"
+"""File beside the profiles: which parallelisms were not sampled, and why."""
 _INTEGERS = ("n_prefill", "prefill_tokens", "prefill_cached", "n_decode", "decode_context")
 COLUMNS = (*_INTEGERS, "seconds", "split")
 

@@ -1,0 +1,92 @@
+"""Turn a folder of frozen profiles into ``latency.json``, the file that :mod:`hexopt.models.cells` reads."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from hexopt.models.catalogue import GPUS, LLMS
+from hexopt.models.cells import Cell
+from hexopt.models.profiling.calibration import MEASURED, POOLED, Calibration, fit_calibrations, read_measured
+from hexopt.models.profiling.fitting import fit_error, fit_profile
+from hexopt.models.profiling.frozen import REFUSED, SPLITS, FrozenProfile, read_profile, replace_text
+from hexopt.models.roofline import FEATURE_NAMES
+
+_DIGITS = 8
+
+
+def bundle(folder: Path, path: Path) -> dict[str, Any]:
+    """Fit and calibrate every profile of ``folder``, write ``path`` and return what was written.
+
+    The same profiles give the same bytes.
+
+    Raises
+    ------
+    ProfileError
+        For a damaged profile; nothing is written then.
+    """
+    calibrations = fit_calibrations(read_measured(folder / MEASURED))
+    profiles = [read_profile(csv) for csv in sorted(folder.glob("*.csv")) if csv.name != MEASURED]
+    document = {
+        "features": list(FEATURE_NAMES),
+        "calibrations": [_calibration_row(calibration) for calibration in calibrations.values()],
+        "cells": [_cell_row(profile, calibrations) for profile in sorted(profiles, key=_order)],
+        "refused": json.loads((folder / REFUSED).read_text(encoding="utf-8")),
+    }
+    replace_text(path, _dumps(document))
+    return document
+
+
+def _order(profile: FrozenProfile) -> tuple[int, int, int, int]:
+    cell: Cell = profile.cell
+    return list(GPUS).index(cell.gpu), list(LLMS).index(cell.llm), cell.tp, cell.pp
+
+
+def _cell_row(profile: FrozenProfile, calibrations: dict[str, Calibration]) -> dict[str, Any]:
+    cell, source = profile.cell, profile.provenance
+    raw = fit_profile(profile)
+    calibration = calibrations.get(cell.gpu, calibrations[POOLED])
+    kind = "estimated from" if source.estimated else "silicon"
+    return {
+        "gpu": cell.gpu,
+        "llm": cell.llm,
+        "tp": cell.tp,
+        "pp": cell.pp,
+        "kv_tokens": source.kv_tokens,
+        "estimated": source.estimated,
+        "provenance": f"{source.package} {source.package_version}, {source.engine}, {kind} {source.system}, "
+        f"sampled {source.date}, calibration {calibration.name}",
+        "calibration": calibration.name,
+        "error": {split: _rounded((e.mape, e.p95), 4) for split in SPLITS for e in (fit_error(raw, profile, split),)},
+        "coef": _rounded(calibration.apply(raw).tolist()),
+        "raw_coef": _rounded(raw.tolist()),
+    }
+
+
+def _calibration_row(calibration: Calibration) -> dict[str, Any]:
+    return {
+        "name": calibration.name,
+        "rows": calibration.rows,
+        "fixed": _rounded([calibration.fixed])[0],
+        "scale": _rounded([calibration.scale])[0],
+        "per_sequence": _rounded([calibration.per_sequence])[0],
+        "mape": {
+            "raw": round(calibration.raw_mape, 4),
+            "calibrated": round(calibration.mape, 4),
+            "left_out": round(calibration.left_out_mape, 4),
+        },
+    }
+
+
+def _rounded(values: list[float] | tuple[float, ...], digits: int = _DIGITS) -> list[float]:
+    return [float(f"{value:.{digits}g}") for value in values]
+
+
+def _dumps(document: dict[str, Any]) -> str:
+    """JSON with one line for each entry, so that a change of one cell is a change of one line."""
+    parts = []
+    for key, value in document.items():
+        rows = ",\n".join(json.dumps(row) for row in value)
+        parts.append(f'"{key}": [\n{rows}\n]')
+    return "{\n" + ",\n".join(parts) + "\n}\n"
