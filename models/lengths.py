@@ -1,12 +1,13 @@
 """How many tokens a call will produce: learned per kind and prompt length, updated as calls end.
 
-Every (kind, prompt bucket) keeps a decaying-free count, sum and a histogram of log2 output lengths. The mean of a bucket is
-shrunk toward its kind's mean, and that toward the mean over all kinds:
+Every (kind, prompt bucket) keeps a count, a sum and a histogram of log2 output lengths. The mean of a bucket is shrunk
+toward its kind's mean, and that toward the mean over all kinds:
 
 ``m_bucket = (sum_bucket + K * m_kind) / (count_bucket + K)``, ``m_kind = (sum_kind + K * m_all) / (count_kind + K)``,
+``m_all = (sum_all + prior) / (count_all + 1)``,
 
-with K = 8 pseudo-observations (the posterior mean under a conjugate prior of that weight). Quantiles come from the bucket's
-histogram where it holds enough, otherwise from the kind's.
+with K = 8 pseudo-observations (the posterior mean under a conjugate prior of that weight). Quantiles come from the
+bucket's histogram where it holds enough, otherwise from the kind's, otherwise from that of all calls.
 """
 
 from __future__ import annotations
@@ -84,12 +85,8 @@ def expected_output(state: LengthState, kind: int, prompt_tokens: float) -> floa
     """Expected output tokens of a call (the shrunken mean of the module's formula)."""
     everything = state.count.shape[0] - 1
     row = kind if kind >= 0 else everything
-    overall = (state.total[everything, PROMPT_BUCKETS] + PRIOR_OUTPUT) / (
-        state.count[everything, PROMPT_BUCKETS] + 1.0
-    )
-    of_kind = (state.total[row, PROMPT_BUCKETS] + SHRINKAGE * overall) / (
-        state.count[row, PROMPT_BUCKETS] + SHRINKAGE
-    )
+    overall = (state.total[everything, PROMPT_BUCKETS] + PRIOR_OUTPUT) / (state.count[everything, PROMPT_BUCKETS] + 1.0)
+    of_kind = (state.total[row, PROMPT_BUCKETS] + SHRINKAGE * overall) / (state.count[row, PROMPT_BUCKETS] + SHRINKAGE)
     bucket = _prompt_bucket(prompt_tokens)
     return float((state.total[row, bucket] + SHRINKAGE * of_kind) / (state.count[row, bucket] + SHRINKAGE))
 
