@@ -1,8 +1,7 @@
 """vLLM V1's prefix cache block by block: hash chains, reference counts, one free queue.
 
-After ``vllm/v1/core/block_pool.py`` and ``kv_cache_manager.py``. In older versions every freed block goes to the back
-of the queue, as the simulated instance has it; in newer ones (``blocks_without_hash``) a freed block without a hash
-goes to the front.
+After ``vllm/v1/core/block_pool.py`` and ``kv_cache_manager.py``, in the versions where every freed block goes to the
+back of the queue; newer ones put a freed block without a hash (a request's last, partly filled one) at the front.
 """
 
 from __future__ import annotations
@@ -24,9 +23,8 @@ class Block:
 class BlockLevelCache:
     """The block pool of one engine."""
 
-    def __init__(self, blocks: int, block_size: int, unhashed_first: bool = False) -> None:
+    def __init__(self, blocks: int, block_size: int) -> None:
         self.block_size = block_size
-        self.unhashed_first = unhashed_first
         self.pool = [Block(number) for number in range(blocks)]
         self.free_queue = list(self.pool)
         # More than one block may hold the same content; the oldest entry is the one found.
@@ -77,13 +75,10 @@ class BlockLevelCache:
 
     def release(self, table: Sequence[Block]) -> None:
         """One reference less on each, last block first."""
-        freed: list[Block] = []
         for block in reversed(table):
             block.references -= 1
             if block.references == 0:
-                freed.append(block)
-        first = [block for block in freed if block.chain is None and self.unhashed_first]
-        self.free_queue = first + self.free_queue + [block for block in freed if block not in first]
+                self.free_queue.append(block)
 
     def check(self) -> None:
         """Assert that every block is either free or referenced, and that the index knows just the hashed ones."""

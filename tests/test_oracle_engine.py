@@ -149,12 +149,20 @@ class TestMemory:
 
     def test_priority_preempts_the_largest_key_even_if_it_was_scheduled(self) -> None:
         config = OracleConfig(UNIT, blocks=4, block_size=4, scheduling="priority")
-        stages = [OracleStage(8, 6, priority=5.0), OracleStage(4, 3, priority=0.0, arrival=0.5)]
+        stages = [
+            OracleStage(8, 6, priority=5.0),
+            OracleStage(4, 3, priority=0.0, arrival=0.5),
+            OracleStage(4, 1, priority=1.0, arrival=1.5),  # would fit at 2 s, when nobody is admitted
+        ]
         outcomes, instance = run(config, stages)
         assert instance.steps[1].scheduled == ((0, 8, 1, True), (1, 0, 4, False))
         assert instance.steps[2].scheduled == ((1, 4, 1, True),)
         assert instance.steps[2].preempted == (0,)
-        assert outcomes == [OracleOutcome(0.0, 1.0, 8.0, 0, 1), OracleOutcome(1.0, 2.0, 4.0, 0, 0)]
+        assert outcomes == [
+            OracleOutcome(0.0, 1.0, 8.0, 0, 1),
+            OracleOutcome(1.0, 2.0, 4.0, 0, 0),
+            OracleOutcome(3.0, 4.0, 4.0, 0, 0),
+        ]
 
     def test_a_victim_gives_its_tokens_back_to_the_budget(self) -> None:
         config = OracleConfig(UNIT, blocks=5, block_size=4, scheduling="priority", max_num_batched_tokens=9)
@@ -199,6 +207,11 @@ class TestPrefixCache:
         nodes = [OracleNode(-1, 8), OracleNode(0, 16)]
         stages = [OracleStage(8, 8, 1), OracleStage(20, 1, 1), OracleStage(20, 1, 1)]
         assert self.cached(self.CONFIG, stages, nodes) == [0, 12, 16]
+
+    def test_output_blocks_of_a_stage_that_still_runs_are_not_found(self) -> None:
+        nodes = [OracleNode(-1, 8), OracleNode(0, 16)]
+        stages = [OracleStage(8, 9, 1), OracleStage(20, 1, 1, arrival=7.0)]
+        assert [o.cached_tokens for o in run(self.CONFIG, stages, nodes)[0]] == [0, 8]
 
     def test_siblings_that_arrive_together_share_within_the_step(self) -> None:
         stages, nodes = [OracleStage(10, 1, 0)] * 2, [OracleNode(-1, 8)]
