@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from colorsys import hls_to_rgb
 
 import numpy as np
 import plotly.graph_objects as go
 from numpy.typing import NDArray
 
 from hexopt.simulation.lanes import pack_lanes
-from hexopt.simulation.metrics import latencies
+from hexopt.simulation.metrics import latencies, scale_at
 from hexopt.simulation.simulator import Run
 
 BASELINE = "round-robin"
@@ -64,8 +65,11 @@ def latency_tail(runs: Sequence[Run], styles: dict[str, tuple[str, str]]) -> go.
     for share, text in ((5.0, "P95"), (1.0, "P99")):
         if share >= smallest:
             _mark(figure, text, y=share)
-    if _spread(runs) > _LOG_FROM:
-        figure.update_xaxes(type="log", dtick="D2")
+    spread = _spread(runs)
+    if spread > _LOG_FROM:
+        digits = (1, 2, 5) if spread < 100.0 else (1,)
+        ticks = [digit * 10.0**power for power in range(-3, 8) for digit in digits]
+        figure.update_xaxes(type="log", tickvals=ticks, ticktext=[f"{tick:,g}" for tick in ticks])
     return figure
 
 
@@ -76,19 +80,21 @@ def attainment(runs: Sequence[Run], styles: dict[str, tuple[str, str]]) -> go.Fi
     median where workflows have different ones.
     """
     figure = _empty("Deadline, counted from arrival (s)", "Workflows in time (%)")
-    for run in runs:
-        latency, share = _ecdf(run)
-        _curve(figure, run.policy, styles[run.policy], latency, 100.0 * share, "within %{x:.3g} s: %{y:.1f}%")
+    # Up to where the slowest has 99%, or thrice where the best has: beyond, only stragglers of slow policies remain.
+    reach = [quantile for run in runs if math.isfinite(quantile := scale_at(latencies(run), 0.99))]
     given = runs[0].workflow["deadline"] - runs[0].workflow["arrival"]
     given = given[np.isfinite(given)]
+    middle = float(np.median(given)) if given.size else 1.0
+    right = 1.05 * max(middle, min(max(reach), 3.0 * min(reach)) if reach else 0.0)
+    for run in runs:
+        latency, share = _ecdf(run)
+        latency = np.append(latency, max(right, latency.max(initial=0.0)))
+        share = np.append(share, share.max(initial=0.0))
+        _curve(figure, run.policy, styles[run.policy], latency, 100.0 * share, "within %{x:.3g} s: %{y:.1f}%")
     if given.size:
         same = float(np.ptp(given)) <= 1e-6 * float(given.max())
-        _mark(figure, f"{'' if same else 'median '}deadline", x=float(np.median(given)))
-    # Up to where the best reaches 99% twice over: beyond, only the slowest policies' last workflows remain.
-    reach = [float(_quantile(run, 0.99)) for run in runs]
-    finite = [r for r in reach if math.isfinite(r)]
-    if finite:
-        figure.update_xaxes(range=[0.0, min(max(finite), 3.0 * min(finite))])
+        _mark(figure, "deadline" if same else "median deadline", x=middle)
+    figure.update_xaxes(range=[0.0, right])
     figure.update_yaxes(range=[0.0, 101.0])
     return figure
 
@@ -96,23 +102,22 @@ def attainment(runs: Sequence[Run], styles: dict[str, tuple[str, str]]) -> go.Fi
 def loaded_window(runs: Sequence[Run], bars: int) -> tuple[float, float]:
     """Longest window about the busiest moment in which no run has more than ``bars`` stages on its instances.
 
-    The busiest moment is when most stages are ready and not finished in the first run; the window is the same for all
-    runs, so that their charts can be compared.
+    The busiest moment is when most stages are ready and not finished in the run that ended first, and the window ends
+    with that run: then the others are loaded too. It is the same for all runs, so that their charts can be compared.
 
     Returns
     -------
     tuple of float
         Start and end, absolute seconds.
     """
-    first = runs[0]
-    begin, end = float(first.workflow["arrival"].min()), max(run.end for run in runs)
-    ready = first.stage["ready"][~np.isnan(first.stage["ready"])]
-    ends = np.where(np.isnan(first.stage["finish"]), first.end, first.stage["finish"])[~np.isnan(first.stage["ready"])]
-    if not ready.size:
+    first = min(runs, key=lambda run: run.end)
+    begin, end = float(first.workflow["arrival"].min()), first.end
+    stage = first.stage[~np.isnan(first.stage["ready"])]
+    if not stage.size:
         return begin, end
-    moments = np.concatenate([ready, ends])
+    moments = np.concatenate([stage["ready"], np.where(np.isnan(stage["finish"]), end, stage["finish"])])
     order = np.argsort(moments, kind="stable")
-    inside = np.cumsum(np.repeat([1, -1], ready.size)[order])
+    inside = np.cumsum(np.repeat([1, -1], stage.size)[order])
     busiest = float(moments[order[int(inside.argmax())]])
     intervals = [_intervals(run) for run in runs]
     sorted_ends = [(np.sort(a), np.sort(b)) for _, a, b in intervals]
@@ -188,13 +193,7 @@ def gantt(run: Run, window: tuple[float, float], bars: int) -> go.Figure:
                 "<br>queued %{customdata[4]:.2f} s, then %{customdata[5]:.2f} s to the first token"
                 "<br>workflow ended %{customdata[6]:+.1f} s from its deadline<extra></extra>"
             ),
-            marker={
-                "color": (stage["workflow"] % WORKFLOW_HUES).astype(np.int32),
-                "colorscale": _workflow_colours(),
-                "cmin": -0.5,
-                "cmax": WORKFLOW_HUES - 0.5,
-                "line": {"width": 0},
-            },
+            marker={"color": _workflow_colours()[stage["workflow"] % WORKFLOW_HUES], "line": {"width": 0}},
         )
     )
     for bottom in bottoms[1:]:
@@ -239,11 +238,6 @@ def _ecdf(run: Run) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     return ordered[keep], share[keep]
 
 
-def _quantile(run: Run, share: float) -> float:
-    ordered = np.sort(latencies(run))
-    return float(ordered[math.ceil(share * ordered.size) - 1])
-
-
 def _spread(runs: Sequence[Run]) -> float:
     values = np.concatenate([latencies(run) for run in runs])
     values = values[np.isfinite(values) & (values > 0.0)]
@@ -258,7 +252,7 @@ def _empty(x: str, y: str) -> go.Figure:
         plot_bgcolor="rgba(0,0,0,0)",
         showlegend=False,
         height=340,
-        margin={"l": 8, "r": 12, "t": 16, "b": 8},
+        margin={"l": 8, "r": 12, "t": 20, "b": 8},
         hoverlabel={"namelength": -1},
     )
     figure.update_xaxes(title={"text": x, "standoff": 8}, automargin=True, zeroline=False)
@@ -294,21 +288,23 @@ def _mark(figure: go.Figure, text: str, *, x: float | None = None, y: float | No
     if x is not None:
         figure.add_shape(type="line", x0=x, x1=x, yref="paper", y0=0, y1=1, line=line)
         figure.add_annotation(
-            x=x, yref="paper", y=0, text=text, showarrow=False, xanchor="left", yanchor="bottom", font=font
+            x=x, yref="paper", y=1, text=text, showarrow=False, xanchor="center", yanchor="bottom", font=font
         )
     if y is not None:
         figure.add_shape(type="line", y0=y, y1=y, xref="paper", x0=0, x1=1, line=line)
         # An annotation's place on a logarithmic axis is the logarithm; a shape's is not.
         figure.add_annotation(
-            xref="paper", x=1, y=math.log10(y), text=text, showarrow=False, xanchor="right", yanchor="bottom", font=font
+            xref="paper", x=0, y=math.log10(y), text=text, showarrow=False, xanchor="left", yanchor="bottom", font=font
         )
 
 
-def _workflow_colours() -> list[list[object]]:
-    """Steps of hue such that workflows that arrive one after the other look different."""
-    scale: list[list[object]] = []
-    for k in range(WORKFLOW_HUES):
-        hue, light = (k * 137.508) % 360.0, (46, 58, 68)[k % 3]
-        colour = f"hsl({hue:.0f},58%,{light}%)"
-        scale += [[k / WORKFLOW_HUES, colour], [(k + 1) / WORKFLOW_HUES, colour]]
-    return scale
+def _workflow_colours() -> NDArray[np.object_]:
+    """Colours such that workflows that arrive one after the other look different, shape (WORKFLOW_HUES,)."""
+    # Turning by the golden angle keeps any few neighbours far apart in hue; lightness tells similar hues apart.
+    return np.array(
+        [_hex((k * 137.508 / 360.0) % 1.0, (0.46, 0.58, 0.68)[k % 3]) for k in range(WORKFLOW_HUES)], dtype=object
+    )
+
+
+def _hex(hue: float, lightness: float) -> str:
+    return "#" + "".join(f"{round(255 * part):02x}" for part in hls_to_rgb(hue, lightness, 0.58))

@@ -19,9 +19,9 @@ from hexopt.atomic import atomic_write
 from hexopt.report import figures
 from hexopt.simulation.simulator import Run
 
-GANTT_BARS = 1500
+GANTT_BARS = 900
 """Bars of one Gantt chart at most."""
-PAGE_BARS = 27_000
+PAGE_BARS = 24_000
 """Bars of all Gantt charts of a page at most, so that it stays under about 8 MB."""
 
 
@@ -71,9 +71,7 @@ _COLUMNS = (
     _Column("req99", "Req99", "smallest multiple of its stand-alone latency within which 99% of the workflows end"),
     _Column("goodput", "Goodput (1/s)", "workflows a second that ended by their deadline", False, False),
     _Column("throughput", "Throughput (1/s)", "workflows a second that ended", False, False),
-    _Column(
-        "engine_cpu_s", "Simulation (CPU s)", "processor seconds of the simulation, the policy's decisions included"
-    ),
+    _Column("engine_cpu_s", "CPU (s)", "processor seconds of the simulation, the policy's decisions included"),
 )
 
 
@@ -138,13 +136,13 @@ def headline(rows: Sequence[dict[str, Any]]) -> str:
     base = next((row for row in rows if row["policy"] == figures.BASELINE), None)
     p95 = _number(best["p95_s"])
     if base is None or not _finite(base["p95_s"]) or len(rows) == 1:
-        return f"{display_name(best['policy'])} ends 95% of the workflows within {p95} s."
+        return f"{display_name(best['policy'])} ends 95% of the workflows within {p95}\u00a0s."
     if best is base:
-        return f"No policy ends 95% of the workflows sooner than {display_name(base['policy'])}: {p95} s."
+        return f"No policy ends 95% of the workflows sooner than {display_name(base['policy'])}: {p95}\u00a0s."
     times = base["p95_s"] / best["p95_s"]
     return (
-        f"{display_name(best['policy'])} ends 95% of the workflows within {p95} s: {times:.2f} times sooner "
-        f"than {display_name(base['policy'])} ({_number(base['p95_s'])} s)."
+        f"{display_name(best['policy'])} ends 95% of the workflows within {p95}\u00a0s: {_number(times)} times sooner "
+        f"than {display_name(base['policy'])} ({_number(base['p95_s'])}\u00a0s)."
     )
 
 
@@ -235,13 +233,14 @@ def _number(value: Any, percent: bool = False) -> str:
         return "–"
     if percent:
         return f"{100 * value:.1f}%"
-    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:#.3g}".removesuffix(".")
 
 
 def _ratio(value: Any, base: Any) -> str:
     if not _finite(value) or not _finite(base) or base == 0:
         return ""
-    return f"<small>× {value / base:.2f}</small>"
+    ratio = value / base
+    return f"<small>× {ratio:.2f}</small>" if 0.1 <= ratio < 10.0 else f"<small>× {_number(ratio)}</small>"
 
 
 def _text(name: str) -> str:

@@ -1,7 +1,9 @@
 "use strict";
 const data = JSON.parse(document.getElementById("data").textContent);
 const at = (name, k) => document.getElementById(`${name}-${k}`);
-const config = { displaylogo: false, responsive: true, modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d"] };
+const config = { displayModeBar: false, responsive: true };
+// On a touch screen a drag over a chart has to scroll the page.
+const dragmode = matchMedia("(hover: none)").matches ? false : "zoom";
 const drawn = new Set();
 
 function themed() {
@@ -11,7 +13,7 @@ function themed() {
     "font.color": colour("--text"), "font.family": "system-ui, sans-serif", "font.size": 12,
     "hoverlabel.bgcolor": colour("--back"), "hoverlabel.font.color": colour("--text"),
     "hoverlabel.bordercolor": colour("--line"),
-    "modebar.color": colour("--dim"), "modebar.activecolor": colour("--text"), "modebar.bgcolor": "rgba(0,0,0,0)",
+    dragmode,
   };
   for (const axis of ["xaxis", "yaxis"]) {
     layout[`${axis}.gridcolor`] = colour("--grid");
