@@ -65,6 +65,7 @@ def _cell_row(profile: FrozenProfile, calibrations: dict[str, Calibration]) -> d
 
 
 def _calibration_row(calibration: Calibration) -> dict[str, Any]:
+    left_out = calibration.left_out_mape
     return {
         "name": calibration.name,
         "rows": calibration.rows,
@@ -74,7 +75,7 @@ def _calibration_row(calibration: Calibration) -> dict[str, Any]:
         "mape": {
             "raw": round(calibration.raw_mape, 4),
             "calibrated": round(calibration.mape, 4),
-            "left_out": round(calibration.left_out_mape, 4),
+            "left_out": None if left_out is None else round(left_out, 4),
         },
     }
 

@@ -80,7 +80,8 @@ class Calibration:
         Measured steps behind it.
     raw_mape, mape, left_out_mape
         Mean absolute relative error of the kernel times, of the calibrated times, and of the calibrated times where
-        each tensor parallelism (for the pooled one: each GPU type) is predicted by a fit to the others.
+        each tensor parallelism (for the pooled one: each GPU type) is predicted by a fit to the others; None where
+        there is only one.
     """
 
     name: str
@@ -90,7 +91,7 @@ class Calibration:
     rows: int
     raw_mape: float
     mape: float
-    left_out_mape: float
+    left_out_mape: float | None
 
     def apply(self, coef: NDArray[np.float64]) -> NDArray[np.float64]:
         """Calibrated coefficients, shape (``N_FEATURES``,), from those of kernel times."""
@@ -116,10 +117,8 @@ def _calibration(name: str, steps: list[MeasuredStep], groups: list[int]) -> Cal
     matrix = np.array(columns) / measured[:, None]
     terms = _fit(matrix)
     group = np.array(groups)
-    left_out = np.empty(len(steps))
-    for held in np.unique(group):
-        out = group == held
-        left_out[out] = matrix[out] @ _fit(matrix[~out])
+    held_out = [group == value for value in np.unique(group)] if len(set(groups)) > 1 else []
+    left_out = [np.abs(matrix[out] @ _fit(matrix[~out]) - 1.0) for out in held_out]
     fixed, scale, per_sequence = terms.tolist()
     return Calibration(
         name,
@@ -129,7 +128,7 @@ def _calibration(name: str, steps: list[MeasuredStep], groups: list[int]) -> Cal
         rows=len(steps),
         raw_mape=float(np.abs(matrix[:, 1] - 1.0).mean()),
         mape=float(np.abs(matrix @ terms - 1.0).mean()),
-        left_out_mape=float(np.abs(left_out - 1.0).mean()),
+        left_out_mape=float(np.concatenate(left_out).mean()) if left_out else None,
     )
 
 

@@ -44,7 +44,9 @@ class Compositions:
         """Some of them."""
         return Compositions(*(column[rows] for column in self.columns()))
 
-    def columns(self) -> tuple[NDArray[np.int64], ...]:
+    def columns(
+        self,
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
         """The arrays, in the order of the fields."""
         return self.n_prefill, self.prefill_tokens, self.prefill_cached, self.n_decode, self.decode_context
 

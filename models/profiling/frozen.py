@@ -141,8 +141,9 @@ def read_profile(path: Path) -> FrozenProfile:
     if not rows:
         raise ProfileError(f"{path}: has no rows")
     columns = list(zip(*rows, strict=True))
-    integers = [np.array(column, dtype=np.int64) for column in columns[: len(_INTEGERS)]]
-    return FrozenProfile(cell, provenance, *integers, np.array(columns[-2], dtype=np.float64), np.array(columns[-1]))
+    n_prefill, new, cached, n_decode, context = (np.array(c, dtype=np.int64) for c in columns[: len(_INTEGERS)])
+    seconds, split = np.array(columns[-2], dtype=np.float64), np.array(columns[-1], dtype=np.str_)
+    return FrozenProfile(cell, provenance, n_prefill, new, cached, n_decode, context, seconds, split)
 
 
 def _parse_row(row: list[str], where: str) -> tuple[int | float | str, ...]:
