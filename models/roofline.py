@@ -5,28 +5,34 @@ already computed tokens of a chunk, and context lengths that include the token b
 
 ``seconds = coef . features(S, T = sum N, A = sum N (P + N/2), K = sum (P + N), B, C = sum context)``.
 
-The features are piecewise linear, so the time of a *run* of decode-only steps, whose context grows by ``B`` tokens
-a step, has a closed form; :func:`decode_run_seconds` is what lets a simulator jump.
+``Q = T + B`` tokens go through the matrix kernels, whose time is any increasing piecewise linear function of Q with
+jumps where they take another tile: Q is cut into segments with a slope each, plus indicators. With coefficients that
+are not negative, more work never takes less time. In the context C the features are convex and piecewise linear, so
+the time of a *run* of decode-only steps, whose context grows by ``B`` tokens a step, has a closed form;
+:func:`decode_run_seconds` is what lets a simulator jump.
 """
 
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from hexopt.models.kernel import kernel
 
-Q_KNOTS = (8, 16, 32, 64, 128, 256, 512, 1024)
+Q_KNOTS = (4, 8, 16, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 2048, 4096)
 """Token counts at which the matrix kernels change slope."""
+Q_STEPS = (16, 64, 128, 256, 512)
+"""Token counts above which the matrix kernels take another tile, and the step jumps."""
 C_KNOTS = (32768.0, 262144.0)
 """Context lengths (tokens over the batch) at which attention changes slope."""
 FEATURE_NAMES = (
     "1",
     "[T>0]",
-    "Q",
-    *(f"max(Q,{k})" for k in Q_KNOTS),
+    *(f"Q in {low}..{high}" for low, high in zip((0, *Q_KNOTS), (*Q_KNOTS, ""), strict=True)),
+    *(f"[Q>{k}]" for k in Q_STEPS),
     "A",
     "K",
     "S",
@@ -37,9 +43,11 @@ FEATURE_NAMES = (
 )
 N_FEATURES = len(FEATURE_NAMES)
 
-_FIRST_KNOT = 3
-_A, _K, _S, _C, _ANY_DECODE, _B, _C1, _C2 = range(_FIRST_KNOT + len(Q_KNOTS), N_FEATURES)
-_KNOTS = np.array(Q_KNOTS, dtype=np.float64)
+_FIRST_SEGMENT = 2
+_FIRST_STEP = _FIRST_SEGMENT + len(Q_KNOTS) + 1
+_A, _K, _S, _C, _ANY_DECODE, _B, _C1, _C2 = range(_FIRST_STEP + len(Q_STEPS), N_FEATURES)
+_EDGES = np.array((0, *Q_KNOTS, np.inf))
+_STEPS = np.array(Q_STEPS, dtype=np.float64)
 
 
 def features(
@@ -65,8 +73,9 @@ def features(
     )
     q = t + b
     decoding = (b > 0).astype(np.float64)
-    columns = [np.ones_like(t), (t > 0).astype(np.float64), q]
-    columns += [np.maximum(q, knot) for knot in Q_KNOTS]
+    columns = [np.ones_like(t), (t > 0).astype(np.float64)]
+    columns += [np.clip(q, low, high) - low for low, high in pairwise(_EDGES)]
+    columns += [(q > step).astype(np.float64) for step in Q_STEPS]
     columns += [a, k, s, c, decoding, b]
     columns += [np.maximum(c, knot) * decoding for knot in C_KNOTS]
     return np.stack(columns, axis=-1)
@@ -75,9 +84,15 @@ def features(
 @kernel
 def token_seconds(coef: NDArray[np.float64], tokens: float) -> float:
     """Seconds of a step that depend only on how many tokens it computes (matrix kernels and launch cost)."""
-    seconds = coef[0] + coef[2] * tokens
-    for i in range(_KNOTS.shape[0]):
-        seconds += coef[_FIRST_KNOT + i] * max(tokens, _KNOTS[i])
+    seconds = coef[0]
+    for i in range(_EDGES.shape[0] - 1):
+        if tokens <= _EDGES[i]:
+            break
+        seconds += coef[_FIRST_SEGMENT + i] * (min(tokens, _EDGES[i + 1]) - _EDGES[i])
+    for i in range(_STEPS.shape[0]):
+        if tokens <= _STEPS[i]:
+            break
+        seconds += coef[_FIRST_STEP + i]
     return float(seconds)
 
 
@@ -110,9 +125,7 @@ def _sum_of_max(first: float, growth: float, steps: float, knot: float) -> float
 
 
 @kernel
-def decode_run_seconds(
-    coef: NDArray[np.float64], n_decode: float, decode_context: float, steps: float
-) -> float:
+def decode_run_seconds(coef: NDArray[np.float64], n_decode: float, decode_context: float, steps: float) -> float:
     """Seconds of ``steps`` consecutive decode-only steps of the same ``n_decode`` sequences.
 
     ``decode_context`` is the context (tokens over the batch) of the first of them; it grows by ``n_decode`` a step.
