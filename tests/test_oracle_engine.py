@@ -27,8 +27,9 @@ from hexopt.models.roofline import FEATURE_NAMES
 def coefficients(**by_name: float) -> list[float]:
     """Step time with these features' coefficients, zero for the others."""
     coef = [0.0] * len(FEATURE_NAMES)
-    for name, value in by_name.items():
-        coef[FEATURE_NAMES.index({"one": "1"}.get(name, name))] = value
+    wanted = {"1" if name == "one" else name: value for name, value in by_name.items()}
+    for i, feature in enumerate(FEATURE_NAMES):
+        coef[i] = wanted.get("Q" if feature.startswith("Q in") else feature, 0.0)
     return coef
 
 
