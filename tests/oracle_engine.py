@@ -391,8 +391,9 @@ class OracleInstance:
             hits = sum(count for _, count in found)
             new = min(call.tokens - hits * block, self._budget())
             grow = self._blocks(hits * block + new) - hits
+            whole = self._blocks(call.tokens) - hits
             # A node leaves the free queue whole, so its blocks beyond the limit are not there to be allocated either.
-            if grow > cache.free() - cache.taken_by_holding([node for node, _ in found]):
+            if whole > cache.free() - cache.taken_by_holding([node for node, _ in found]):
                 break
             self.waiting.remove(call)
             call.filling = True

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,7 +15,8 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 from hexopt.traces import Workflow, read_trace
 from hexopt.traces.samples import SAMPLES, sample_path
 
-out = Console()
+# A pipe or file has no width: give tables the room that they need there.
+out = Console() if sys.stdout.isatty() else Console(width=120)
 err = Console(stderr=True)
 
 LONG_FILE = 4 * 1024 * 1024

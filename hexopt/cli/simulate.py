@@ -155,21 +155,22 @@ def _export(run: Run, path: Path) -> None:
 
 def print_summaries(title: str, summaries: list[Summary]) -> None:
     """A table of the policies; the ratio is round-robin's P95 over the policy's, where round-robin is among them."""
+    from rich import box
     from rich.table import Table
 
     from hexopt.cli import console
 
     base = next((s for s in summaries if s.policy == "round-robin"), None)
-    table = Table(title=title, title_justify="left", caption="latencies in seconds", caption_justify="left")
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("policy", no_wrap=True)
-    columns = ["mean", "P50", "P95", "P99"]
-    columns += ["P95 ratio"] if base is not None else []
+    columns = ["mean s", "P50 s", "P95 s", "P99 s"]
+    columns += ["vs RR"] if base is not None else []
     columns += ["in time", "Req95", "Req99"]
     for column in columns:
         table.add_column(column, justify="right")
     best = min(s.p95_s for s in summaries)
     for s in summaries:
-        cells = [s.policy, *(f"{x:,.1f}" for x in (s.mean_s, s.p50_s, s.p95_s, s.p99_s))]
+        cells = [s.policy, *(f"{x:,.1f}" if x < 1000 else f"{x:,.0f}" for x in (s.mean_s, s.p50_s, s.p95_s, s.p99_s))]
         if base is not None:
             cells.append(f"{base.p95_s / s.p95_s:.2f}x")
         cells += [f"{s.attainment:.1%}", console.ratio(s.req95), console.ratio(s.req99)]

@@ -149,7 +149,7 @@ def _schedule_waiting(sim, i, budget, now):
             found, from_free = found_blocks(sim, i, stage.leaf, limit)
         new = min(tokens - found * block, budget)
         grow = _blocks_for(found * block + new, block) - found
-        if grow > inst.free - from_free:
+        if _blocks_for(tokens, block) - found > inst.free - from_free:
             break
         pop_waiting(sim, i)
         admit(sim, i, r, limit)

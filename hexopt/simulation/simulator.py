@@ -74,7 +74,8 @@ def instance_table(cluster: Cluster, by_priority: bool) -> NDArray[np.void]:
         row["blocks"] = i.kv_tokens // i.block_size
         row["max_seqs"] = i.max_num_seqs
         row["max_batched"] = i.max_num_batched_tokens
-        row["max_len"] = min(i.max_model_len, i.kv_tokens // i.block_size * i.block_size)
+        # One block stays in reserve: vLLM keeps its null block, and a cached prompt is read without its last block.
+        row["max_len"] = min(i.max_model_len, (i.kv_tokens // i.block_size - 1) * i.block_size)
         row["by_priority"] = by_priority
         row["prefix_caching"] = i.prefix_caching
     table["next_event"] = math.inf
