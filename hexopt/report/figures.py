@@ -62,9 +62,9 @@ def latency_tail(runs: Sequence[Run], styles: dict[str, tuple[str, str]]) -> go.
         )
     smallest = 100.0 / max(run.workflow.shape[0] for run in runs)
     figure.update_yaxes(type="log", range=[math.log10(smallest), 2.0], tickvals=[100, 50, 10, 5, 1, 0.1, 0.01])
-    for share, text in ((5.0, "P95"), (1.0, "P99")):
-        if share >= smallest:
-            _mark(figure, text, y=share)
+    for level, text in ((5.0, "P95"), (1.0, "P99")):
+        if level >= smallest:
+            _mark(figure, text, y=level)
     spread = _spread(runs)
     if spread > _LOG_FROM:
         digits = (1, 2, 5) if spread < 100.0 else (1,)
@@ -104,6 +104,7 @@ def loaded_window(runs: Sequence[Run], bars: int) -> tuple[float, float]:
 
     The busiest moment is when most stages are ready and not finished in the run that ended first, and the window ends
     with that run: then the others are loaded too. It is the same for all runs, so that their charts can be compared.
+    Where more than ``bars`` stages run at once, it is a thousandth of the run, which holds more.
 
     Returns
     -------

@@ -153,7 +153,7 @@ def table_html(rows: Sequence[dict[str, Any]], styles: dict[str, tuple[str, str]
     best = {}
     for column in _COLUMNS:
         values = [row[column.key] for row in rows if _finite(row[column.key])]
-        if len(values) > 1 and column.key != "engine_cpu_s":
+        if len(set(values)) > 1 and column.key != "engine_cpu_s":
             best[column.key] = min(values) if column.smaller_is_better else max(values)
     body = []
     for row in rows:
