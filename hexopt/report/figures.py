@@ -160,8 +160,8 @@ def gantt(run: Run, window: tuple[float, float], bars: int) -> go.Figure:
         packed = pack_lanes(start[here], end[here])
         lane[here] = packed + depth
         bottoms.append(depth)
-        # An empty lane apart from the next instance; at least one lane where nothing ran.
-        depth += int(packed.max(initial=0)) + 2
+        # An empty lane apart from the next instance; at least three, so that names keep apart.
+        depth += int(packed.max(initial=2)) + 2
     middles = [0.5 * (a + b - 2) for a, b in zip(bottoms, [*bottoms[1:], depth], strict=True)]
 
     workflow = run.workflow[stage["workflow"]]

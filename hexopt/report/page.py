@@ -74,6 +74,9 @@ _COLUMNS = (
     _Column("engine_cpu_s", "CPU (s)", "processor seconds of the simulation, the policy's decisions included"),
 )
 
+_COST = "engine_cpu_s"
+"""What is no merit of a policy: the time includes the simulator's, and its compilation where it came first."""
+
 
 def write_page(path: str | Path, title: str, scenarios: Sequence[Scenario]) -> None:
     """Write a self-contained page about ``scenarios``.
@@ -153,7 +156,7 @@ def table_html(rows: Sequence[dict[str, Any]], styles: dict[str, tuple[str, str]
     best = {}
     for column in _COLUMNS:
         values = [row[column.key] for row in rows if _finite(row[column.key])]
-        if len(set(values)) > 1 and column.key != "engine_cpu_s":
+        if len(set(values)) > 1 and column.key != _COST:
             best[column.key] = min(values) if column.smaller_is_better else max(values)
     body = []
     for row in rows:
@@ -163,7 +166,8 @@ def table_html(rows: Sequence[dict[str, Any]], styles: dict[str, tuple[str, str]
             text = _number(value, column.percent)
             if _finite(value) and value == best.get(column.key):
                 text = f"<strong>{text}</strong>"
-            cells.append(f"<td>{text}{_ratio(value, base[column.key]) if base and row is not base else ''}</td>")
+            compared = row is not base and column.key != _COST
+            cells.append(f"<td>{text}{_ratio(value, base[column.key]) if base and compared else ''}</td>")
         body.append(
             f'<tr><th scope="row">{_swatch(styles[row["policy"]])}{escape(display_name(row["policy"]))}</th>'
             f"{''.join(cells)}</tr>"
