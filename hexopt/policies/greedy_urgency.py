@@ -1,13 +1,16 @@
 """Greedy urgency: HexOpt's own rule for deciding at once.
 
-A ready call goes where ``finish + imposed`` is smallest:
+A ready call goes where ``urgency * finish + imposed`` is smallest:
 
-- *finish*: predicted seconds until the call ends there: prompts ahead in the queue, memory that must be freed first, its own
-  prefill less what the prefix cache holds, its decode in the company of the calls already there;
-- *imposed*: predicted seconds by which it delays those calls: their decode steps grow, its prefill holds them up.
+- *finish*: predicted seconds until the call ends there: prompts ahead in the queue, memory that must be freed
+  first, its own prefill less what the prefix cache holds, its decode in the company of the calls already there;
+- *imposed*: predicted seconds by which it delays those calls (their decode steps grow, its prefill holds them up), each
+  second counted with the delayed call's own urgency;
+- *urgency*: ``((service + tail) / (deadline - now)) ** exponent``: what is still needed over the time that is left,
+  within [0.1, 4]. Workflows with time to spare leave the fast instances to those without.
 
-The tail behind the call is the same wherever it runs, so the earliest finish of the call is the earliest finish of the workflow.
-Queues are ordered by least slack, ``deadline - service - tail``.
+The tail behind the call is the same wherever it runs, so the earliest finish of the call is the earliest finish of the
+workflow. Queues are ordered by least slack, ``deadline - service - tail``.
 """
 
 # mypy: ignore-errors
@@ -21,7 +24,11 @@ from hexopt.simulation.state import NONE
 
 IMPOSED = 0
 AFFINITY = 1
-"""Places in ``Knowledge.weights``: weight of the imposed delay; whether to look into the prefix caches."""
+URGENCY = 2
+"""Places in ``Knowledge.weights``: weight of the imposed delay; whether to look into the prefix caches; exponent."""
+
+_CALM = 0.1
+_LATE = 4.0
 
 
 @kernel
@@ -43,8 +50,8 @@ def predict(sim, know, i, r, now):
     Returns
     -------
     finish, imposed, new
-        Seconds until the stage ends; seconds by which it delays the others there, summed over them; prompt
-        tokens that it would have to compute.
+        Seconds until the stage ends; seconds by which it delays the others there, weighted by their urgency and summed;
+        prompt tokens that it would have to compute.
     """
     stage = sim.stage[r]
     inst = sim.instance[i]
@@ -65,6 +72,8 @@ def predict(sim, know, i, r, now):
     overlap = 0.0
     overlap_context = 0.0
     freed = 0.0
+    weighted = 0.0
+    held_up = 0.0
     other = inst.first_here
     while other != NONE:
         there = sim.stage[other]
@@ -72,6 +81,7 @@ def predict(sim, know, i, r, now):
         size = there.prompt + there.generated
         if there.held > 0:
             running += 1.0
+            held_up += there.urgency
             context += size
             ahead += max(there.prompt - there.computed, 0)
             freed += there.held / left
@@ -80,8 +90,10 @@ def predict(sim, know, i, r, now):
             ahead_blocks += (size + left) / block
         else:
             behind += 1.0
+            held_up += there.urgency
         both = min(left, output)
         overlap += both
+        weighted += both * there.urgency
         overlap_context += both * (size + both / 2.0)
         other = there.next_here
 
@@ -105,19 +117,22 @@ def predict(sim, know, i, r, now):
     imposed = 0.0
     if running + behind > 0.0:
         slower = with_it - without if company > 0.0 else 0.0
-        imposed = (overlap * slower + stall * (running + behind)) * know.scale[i]
+        imposed = (weighted * slower + stall * held_up) * know.scale[i]
     return finish, imposed, new
 
 
 @kernel
 def place(sim, know, r, now):
-    """The instance with the smallest finish + weight * imposed; queue by slack."""
+    """The instance with the smallest urgency * finish + weight * imposed; queue by slack."""
     stage = sim.stage[r]
     deadline = sim.workflow[stage.workflow].deadline
     service = alone_seconds(
         know.mean_coef, stage.prompt, 0, stage.expected_output, sim.instance[0].max_batched
     )
     stage.priority = deadline - service - stage.tail
+    need = service + stage.tail
+    left = max(deadline - now, need / _LATE)
+    stage.urgency = max(need / left, _CALM) ** know.weights[URGENCY]
     best = 0
     lowest = 1e300
     best_new = 0.0
@@ -125,7 +140,7 @@ def place(sim, know, r, now):
         if stage.prompt > sim.instance[i].max_len:
             continue
         finish, imposed, new = predict(sim, know, i, r, now)
-        cost = finish + know.weights[IMPOSED] * imposed
+        cost = stage.urgency * finish + know.weights[IMPOSED] * imposed
         if cost < lowest:
             best = i
             lowest = cost

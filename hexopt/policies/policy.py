@@ -164,10 +164,13 @@ class GreedyUrgency(Policy):
         Weight of the delay that a call means for those already there, against its own finish.
     affinity
         Whether to prefer instances whose prefix cache holds the prompt's beginning.
+    urgency
+        Exponent of the urgency that weighs a call's own finish; 0 treats all workflows alike.
     """
 
     imposed: float = 1.0
     affinity: bool = True
+    urgency: float = 0.5
 
     name: ClassVar[str] = "greedy-urgency"
     code: ClassVar[int] = compiled.GREEDY_URGENCY
@@ -175,11 +178,12 @@ class GreedyUrgency(Policy):
     @property
     def label(self) -> str:
         changed = [f"imposed={self.imposed:g}"] if self.imposed != 1.0 else []
+        changed += [f"urgency={self.urgency:g}"] if self.urgency != 0.5 else []
         changed += [] if self.affinity else ["affinity=false"]
         return f"{self.name}({', '.join(changed)})" if changed else self.name
 
     def weights(self, training: Training) -> NDArray[np.float64]:
-        return np.array([self.imposed, float(self.affinity)])
+        return np.array([self.imposed, float(self.affinity), self.urgency])
 
 
 @dataclass(frozen=True)

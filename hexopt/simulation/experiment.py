@@ -198,5 +198,5 @@ class Experiment:
         low, high = max(low, high / 1.5), min(high, low * 1.5)
         while high / low > 1.02:
             middle = float(np.sqrt(low * high))
-            low, high = (middle, high) if is_bounded(middle) else (low, middle)
+            low, high = (middle, high) if meets(middle) else (low, middle)
         return low

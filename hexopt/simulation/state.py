@@ -31,6 +31,7 @@ STAGE = np.dtype(
         ("expected_output", "f8"),
         ("expected_new", "f8"),
         ("tail", "f8"),
+        ("urgency", "f8"),
         ("instance", "i4"),
         # On the instance.
         ("parents_left", "i4"),
