@@ -20,14 +20,7 @@ GREEDY_URGENCY = 6
 
 
 @kernel
-def place(policy, sim, know, r, now):
-    """Choose the instance for the ready stage ``r`` and write its priority (lower is earlier) into its record.
-
-    Returns
-    -------
-    int
-        Index of the instance.
-    """
+def _choose(policy, sim, know, r, now):
     if policy == ROUND_ROBIN:
         return round_robin.place(sim, know, r)
     if policy == LEAST_LOADED:
@@ -40,6 +33,26 @@ def place(policy, sim, know, r, now):
     if policy == LLF:
         return deadline.place_llf(sim, know, r)
     return greedy_urgency.place(sim, know, r, now)
+
+
+@kernel
+def place(policy, sim, know, r, now):
+    """Choose the instance for the ready stage ``r`` and write its priority (lower is earlier) into its record.
+
+    Returns
+    -------
+    int
+        Index of the instance: the policy's choice, or the next one after it whose context is long enough.
+    """
+    i = _choose(policy, sim, know, r, now)
+    # A call names its longest output (max_tokens), so whether it fits a context is known before it runs.
+    needed = sim.stage[r].prompt + sim.stage[r].output
+    instances = sim.instance.shape[0]
+    for _ in range(instances):
+        if needed <= sim.instance[i].max_len:
+            break
+        i = (i + 1) % instances
+    return i
 
 
 @kernel
