@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +11,10 @@ from hexopt.models.catalogue import GPUS, LLMS
 from hexopt.models.cells import Cell
 from hexopt.models.profiling.calibration import MEASURED, POOLED, Calibration, fit_calibrations, read_measured
 from hexopt.models.profiling.fitting import fit_error, fit_profile
-from hexopt.models.profiling.frozen import REFUSED, SPLITS, FrozenProfile, read_profile, replace_text
+from hexopt.models.profiling.frozen import REFUSED, SPLITS, FrozenProfile, ProfileError, read_profile, replace_text
 from hexopt.models.roofline import FEATURE_NAMES
 
-_DIGITS = 8
+_DIGITS = 12
 
 
 def bundle(folder: Path, path: Path) -> dict[str, Any]:
@@ -26,16 +27,48 @@ def bundle(folder: Path, path: Path) -> dict[str, Any]:
     ProfileError
         For a damaged profile; nothing is written then.
     """
-    calibrations = fit_calibrations(read_measured(folder / MEASURED))
-    profiles = [read_profile(csv) for csv in sorted(folder.glob("*.csv")) if csv.name != MEASURED]
-    document = {
+    document = latency_document(
+        read_profiles(folder),
+        fit_calibrations(read_measured(folder / MEASURED)),
+        json.loads((folder / REFUSED).read_text(encoding="utf-8")),
+    )
+    write_document(document, path)
+    return document
+
+
+def read_profiles(folder: Path) -> list[FrozenProfile]:
+    """Read every profile of ``folder``, in the catalogue's order.
+
+    Raises
+    ------
+    ProfileError
+        If there is none, or one is damaged.
+    """
+    found = [read_profile(csv) for csv in sorted(folder.glob("*.csv")) if csv.name != MEASURED]
+    if not found:
+        raise ProfileError(f"{folder}: holds no profile (a CSV and a JSON file for each cell)")
+    return sorted(found, key=_order)
+
+
+def latency_document(
+    profiles: Iterable[FrozenProfile], calibrations: dict[str, Calibration], refused: list[dict[str, Any]]
+) -> dict[str, Any]:
+    """What ``latency.json`` holds: the calibrations, the fitted cells, and the cells that were refused."""
+    return {
         "features": list(FEATURE_NAMES),
         "calibrations": [_calibration_row(calibration) for calibration in calibrations.values()],
-        "cells": [_cell_row(profile, calibrations) for profile in sorted(profiles, key=_order)],
-        "refused": json.loads((folder / REFUSED).read_text(encoding="utf-8")),
+        "cells": [_cell_row(profile, calibrations) for profile in profiles],
+        "refused": refused,
     }
-    replace_text(path, _dumps(document))
-    return document
+
+
+def write_document(document: dict[str, Any], path: Path) -> None:
+    """Write JSON with one line for each entry, so that a change of one cell is a change of one line."""
+    parts = []
+    for key, value in document.items():
+        rows = ",\n".join(json.dumps(row) for row in value)
+        parts.append(f'"{key}": [\n{rows}\n]')
+    replace_text(path, "{\n" + ",\n".join(parts) + "\n}\n")
 
 
 def _order(profile: FrozenProfile) -> tuple[int, int, int, int]:
@@ -82,12 +115,3 @@ def _calibration_row(calibration: Calibration) -> dict[str, Any]:
 
 def _rounded(values: list[float] | tuple[float, ...], digits: int = _DIGITS) -> list[float]:
     return [float(f"{value:.{digits}g}") for value in values]
-
-
-def _dumps(document: dict[str, Any]) -> str:
-    """JSON with one line for each entry, so that a change of one cell is a change of one line."""
-    parts = []
-    for key, value in document.items():
-        rows = ",\n".join(json.dumps(row) for row in value)
-        parts.append(f'"{key}": [\n{rows}\n]')
-    return "{\n" + ",\n".join(parts) + "\n}\n"

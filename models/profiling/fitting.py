@@ -33,17 +33,24 @@ def profile_features(profile: FrozenProfile) -> NDArray[np.float64]:
     return features(profile.n_prefill, new, attention, cached + new, profile.n_decode, profile.decode_context)
 
 
-def fit_profile(profile: FrozenProfile) -> NDArray[np.float64]:
-    """Coefficients (seconds), shape (``N_FEATURES``,), none negative, with least squared *relative* error on ``train``.
+def positive_fit(profile: FrozenProfile) -> tuple[LinearRegression, NDArray[np.float64]]:
+    """Linear model without negative coefficients, and the scale that features, shape (n, F), are divided by before it.
 
-    No coefficient being negative, more work never costs less time, whatever dips the sampled kernel tables have.
+    Least squared *relative* error on ``train``. No coefficient being negative, more work never costs less time,
+    whatever dips the sampled kernel tables have.
     """
     train = profile.split == "train"
     matrix = profile_features(profile)[train] / profile.seconds[train, None]
-    scale = matrix.max(axis=0)
+    scale: NDArray[np.float64] = matrix.max(axis=0)
     scale[scale == 0.0] = 1.0
     model = LinearRegression(positive=True, fit_intercept=False)
     model.fit(matrix / scale, np.ones(len(matrix)))
+    return model, scale
+
+
+def fit_profile(profile: FrozenProfile) -> NDArray[np.float64]:
+    """Coefficients (seconds), shape (``N_FEATURES``,), of :func:`positive_fit`."""
+    model, scale = positive_fit(profile)
     coef: NDArray[np.float64] = model.coef_ / scale
     return coef
 
