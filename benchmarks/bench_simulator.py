@@ -2,7 +2,8 @@
 
     python benchmarks/bench_simulator.py [--traces ../shared/traces/hexgen-flow]
 
-Processor seconds of the event loop, policy included; compilation is not counted. Without the real trace, the bundled sample is run.
+Processor seconds of the event loop, policy included; compilation is not counted. Without the real trace, the bundled
+sample is run.
 """
 
 from __future__ import annotations
@@ -42,7 +43,9 @@ def main() -> None:
         for policy in POLICIES.values():
             run = fastest(experiment, policy(), 2000, rate)
             each = run.engine_cpu_seconds / run.stage.shape[0]
-            print(f"| {name} | {run.policy} | {run.stage.shape[0]:,} | {each * 1e6:.2f} | {1 / each:,.0f} |", flush=True)
+            print(
+                f"| {name} | {run.policy} | {run.stage.shape[0]:,} | {each * 1e6:.2f} | {1 / each:,.0f} |", flush=True
+            )
 
     print("\n| calls (round-robin, 4 x A100) | us a call | bytes a call |\n|---|---|---|")
     experiment = Experiment.of(workflows, load_cluster("a100"))

@@ -55,7 +55,13 @@ def main() -> None:
             first = first or p95
             cells = [
                 "{:.3g} ± {:.2g}".format(*interval(getattr(s, field) * scale for s in results))
-                for field, scale in (("cache_hit_rate", 100), ("mean_s", 1), ("p95_s", 1), ("attainment", 100), ("req95", 1))
+                for field, scale in (
+                    ("cache_hit_rate", 100),
+                    ("mean_s", 1),
+                    ("p95_s", 1),
+                    ("attainment", 100),
+                    ("req95", 1),
+                )
             ]
             print(f"| {policy.label} | {' | '.join(cells)} | {ratio(first, p95)} |", flush=True)
         print()

@@ -2,9 +2,10 @@
 
     python benchmarks/policies.py --traces ../shared/traces/hexgen-flow --seeds 10
 
-Workflows are drawn without repetition until all of a file were used, arrivals are Poisson, deadlines are three times the
-mean stand-alone latency; predictors (and HexGen-Flow's profile) are trained on another file. Loads are shares of the
-capacity that is measured first (``Experiment.capacity``). Intervals are 95% t-intervals over seeds; ratios are paired by seed.
+Workflows are drawn without repetition until all of a file were used, arrivals are Poisson, deadlines are three times
+the mean stand-alone latency; predictors (and HexGen-Flow's profile) are trained on another file. Loads are shares of
+the capacity that is measured first (``Experiment.capacity``). Intervals are 95% t-intervals over seeds; ratios are
+paired by seed.
 """
 
 from __future__ import annotations
@@ -64,16 +65,16 @@ def best_hexgen_flow(
     experiment: Experiment, shipped: bool, rate: float, workflows: int, seeds: int
 ) -> tuple[HexGenFlow, list[Summary]]:
     """The alpha with the lowest mean P95 at this very setting: its best case, chosen after the fact."""
-    runs = [(HexGenFlow(a, shipped), measured(experiment, HexGenFlow(a, shipped), rate, workflows, seeds)) for a in ALPHAS]
+    runs = [
+        (HexGenFlow(a, shipped), measured(experiment, HexGenFlow(a, shipped), rate, workflows, seeds)) for a in ALPHAS
+    ]
     return min(runs, key=lambda item: float(np.mean([s.p95_s for s in item[1]])))
 
 
 def table(experiment: Experiment, load: float, capacity: float, workflows: int, seeds: int) -> list[str]:
     """Markdown rows for one load."""
     rate = load * capacity
-    rows: list[tuple[Policy, list[Summary]]] = [
-        (p, measured(experiment, p, rate, workflows, seeds)) for p in PLAIN
-    ]
+    rows: list[tuple[Policy, list[Summary]]] = [(p, measured(experiment, p, rate, workflows, seeds)) for p in PLAIN]
     hexgen = [best_hexgen_flow(experiment, shipped, rate, workflows, seeds) for shipped in (True, False)]
     rows[2:2] = hexgen
     ours = rows[-1][1]

@@ -2,13 +2,14 @@
 
     python benchmarks/reference_simulator.py --traces ../shared/traces/hexgen-flow
 
-HexGen-Flow's simulator (Relaxed-System-Lab/Hexgen-Flow, runs of its two public snapshots) models an engine that prefills one call at a
-time, whole, before any decode, and decodes at a constant time a token whatever the batch. This file holds just such an engine;
-dispatch, queue order, workflows and metrics are the product's. What it leaves open is fitted: the published tables'
-regression latency = a * prompt + b * output + c, with c from the published sum over the template.
+HexGen-Flow's simulator (Relaxed-System-Lab/Hexgen-Flow, runs of its two public snapshots) models an engine that
+prefills one call at a time, whole, before any decode, and decodes at a constant time a token whatever the batch. This
+file holds just such an engine; dispatch, queue order, workflows and metrics are the product's. What it leaves open is
+fitted: the published tables' regression latency = a * prompt + b * output + c, with c from the published sum over the
+template.
 
-Its measured P95 ratios to round-robin + FCFS on [A100, A100, A6000, L40S] at 1.0 workflows/s, alpha = 0, mean of five arrival
-seeds, are compared with ours; likewise its mean latencies.
+Its measured P95 ratios to round-robin + FCFS on [A100, A100, A6000, L40S] at 1.0 workflows/s, alpha = 0, mean of five
+arrival seeds, are compared with ours; likewise its mean latencies.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ PROFILED = {
 
 @dataclass(frozen=True)
 class Engine:
-    """One GPU type: seconds a prompt token, an output token (both regressed), a decode step, the template's sum; KV blocks."""
+    """A GPU type: seconds a prompt token, an output token (regressed), a decode step, the template's sum; KV blocks."""
 
     prompt: float
     output: float
@@ -85,7 +86,7 @@ PUBLISHED = {
     ("trace2", "WB+PQ as shipped"): (362.0, 1.31),
     ("trace2", "WB+PQ as described"): (439.0, 1.28),
 }
-"""Mean latency (s) and P95 ratio RR+FCFS / system of the reference at 1.0 workflows/s, alpha 0, averages of five seeds."""
+"""Mean latency (s) and P95 ratio RR+FCFS / system of the reference at 1.0 workflows/s, alpha 0, mean of five seeds."""
 
 
 @dataclass(frozen=True)

@@ -116,9 +116,7 @@ def load_cluster(source: str | Path) -> Cluster:
     if not path.suffix and not path.exists():
         known = bundled_clusters()
         if str(source) not in known:
-            raise ClusterError(
-                f"cluster {str(source)!r} is neither a file nor a bundled cluster ({', '.join(known)})"
-            )
+            raise ClusterError(f"cluster {str(source)!r} is neither a file nor a bundled cluster ({', '.join(known)})")
         path = known[str(source)]
     try:
         document = tomllib.loads(path.read_text(encoding="utf-8"))
@@ -149,9 +147,7 @@ def parse_cluster(document: dict[str, Any], where: str, default_name: str = "clu
             raise ClusterError(f"{where}: two instances are named {name!r}")
     llms = {instance.cell.cell.llm for instance in rows}
     if len(llms) > 1:
-        raise ClusterError(
-            f"{where}: instances serve different LLMs ({', '.join(sorted(llms))}), expected one"
-        )
+        raise ClusterError(f"{where}: instances serve different LLMs ({', '.join(sorted(llms))}), expected one")
     return Cluster(parsed.name or default_name, tuple(rows), where)
 
 

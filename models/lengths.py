@@ -34,7 +34,7 @@ _ENOUGH = 20.0
 class LengthState(NamedTuple):
     """What has been observed; the last row of each array is over all kinds, the last column over all prompts."""
 
-    count: NDArray[np.float64]
+    seen: NDArray[np.float64]
     """Calls, shape (kinds + 1, PROMPT_BUCKETS + 1)."""
     total: NDArray[np.float64]
     """Output tokens, same shape."""
@@ -65,7 +65,7 @@ def _prompt_bucket(prompt_tokens: float) -> int:
 @kernel
 def _count(state: LengthState, row: int, bucket: int, length: int, output_tokens: float) -> None:
     for column in (bucket, PROMPT_BUCKETS):
-        state.count[row, column] += 1.0
+        state.seen[row, column] += 1.0
         state.total[row, column] += output_tokens
         state.histogram[row, column, length] += 1.0
 
@@ -77,18 +77,18 @@ def observe_output(state: LengthState, kind: int, prompt_tokens: float, output_t
     length = min(int(math.log2(max(output_tokens, 1.0)) * BINS_PER_DOUBLING), LENGTH_BINS - 1)
     if kind >= 0:
         _count(state, kind, bucket, length, output_tokens)
-    _count(state, state.count.shape[0] - 1, bucket, length, output_tokens)
+    _count(state, state.seen.shape[0] - 1, bucket, length, output_tokens)
 
 
 @kernel
 def expected_output(state: LengthState, kind: int, prompt_tokens: float) -> float:
     """Expected output tokens of a call (the shrunken mean of the module's formula)."""
-    everything = state.count.shape[0] - 1
+    everything = state.seen.shape[0] - 1
     row = kind if kind >= 0 else everything
-    overall = (state.total[everything, PROMPT_BUCKETS] + PRIOR_OUTPUT) / (state.count[everything, PROMPT_BUCKETS] + 1.0)
-    of_kind = (state.total[row, PROMPT_BUCKETS] + SHRINKAGE * overall) / (state.count[row, PROMPT_BUCKETS] + SHRINKAGE)
+    overall = (state.total[everything, PROMPT_BUCKETS] + PRIOR_OUTPUT) / (state.seen[everything, PROMPT_BUCKETS] + 1.0)
+    of_kind = (state.total[row, PROMPT_BUCKETS] + SHRINKAGE * overall) / (state.seen[row, PROMPT_BUCKETS] + SHRINKAGE)
     bucket = _prompt_bucket(prompt_tokens)
-    return float((state.total[row, bucket] + SHRINKAGE * of_kind) / (state.count[row, bucket] + SHRINKAGE))
+    return float((state.total[row, bucket] + SHRINKAGE * of_kind) / (state.seen[row, bucket] + SHRINKAGE))
 
 
 @kernel
@@ -97,14 +97,14 @@ def output_quantile(state: LengthState, kind: int, prompt_tokens: float, q: floa
 
     From the bucket if it has seen 20 calls, else from the kind, else from all calls; without any, the prior.
     """
-    everything = state.count.shape[0] - 1
+    everything = state.seen.shape[0] - 1
     row = kind if kind >= 0 else everything
     column = _prompt_bucket(prompt_tokens)
-    if state.count[row, column] < _ENOUGH:
+    if state.seen[row, column] < _ENOUGH:
         column = PROMPT_BUCKETS
-        if state.count[row, column] < _ENOUGH:
+        if state.seen[row, column] < _ENOUGH:
             row = everything
-    count = state.count[row, column]
+    count = state.seen[row, column]
     if count == 0.0:
         return PRIOR_OUTPUT
     wanted = q * count

@@ -106,7 +106,8 @@ class BoostingRegressor(BaseEstimator):
 
     def predict(self, profile: FrozenProfile) -> NDArray[np.float64]:
         """Seconds, shape (n,), of all rows."""
-        return np.exp(self.model_.predict(_sizes(profile)))
+        predicted: NDArray[np.float64] = np.exp(self.model_.predict(_sizes(profile)))
+        return predicted
 
 
 class ForestRegressor(BaseEstimator):
@@ -131,7 +132,8 @@ class ForestRegressor(BaseEstimator):
 
     def predict(self, profile: FrozenProfile) -> NDArray[np.float64]:
         """Seconds, shape (n,), of all rows."""
-        return np.exp(self.model_.predict(_sizes(profile)))
+        predicted: NDArray[np.float64] = np.exp(self.model_.predict(_sizes(profile)))
+        return predicted
 
 
 DEFAULT = "roofline"

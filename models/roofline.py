@@ -153,7 +153,7 @@ def decode_steps_within(
     first = decode_run_seconds(coef, n_decode, decode_context, 1.0)
     if first >= seconds or limit <= 1:
         return 1
-    steps = min(math.ceil(seconds / first), limit)
+    steps: float = min(math.ceil(seconds / first), limit)
     excess = decode_run_seconds(coef, n_decode, decode_context, steps) - seconds
     if excess < 0.0:
         return int(limit)

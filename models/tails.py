@@ -29,7 +29,7 @@ _ENOUGH = 20.0
 class TailState(NamedTuple):
     """What has been observed; the last row of each array is over all kinds, the last column over all occurrences."""
 
-    count: NDArray[np.float64]
+    seen: NDArray[np.float64]
     """Stages, shape (kinds + 1, OCCURRENCES + 1)."""
     total: NDArray[np.float64]
     """Seconds, same shape."""
@@ -55,7 +55,7 @@ def fit_tails(kinds: int, kind: ArrayLike, occurrence: ArrayLike, seconds: Array
 @kernel
 def _count(state: TailState, row: int, occurrence: int, b: int, seconds: float) -> None:
     for column in (min(occurrence, OCCURRENCES - 1), OCCURRENCES):
-        state.count[row, column] += 1.0
+        state.seen[row, column] += 1.0
         state.total[row, column] += seconds
         state.histogram[row, column, b] += 1.0
 
@@ -69,18 +69,18 @@ def observe_tail(state: TailState, kind: int, occurrence: int, seconds: float) -
     b = min(int(math.log2(1.0 + 1000.0 * seconds) * BINS_PER_DOUBLING), TAIL_BINS - 1)
     if kind >= 0:
         _count(state, kind, occurrence, b, seconds)
-    _count(state, state.count.shape[0] - 1, occurrence, b, seconds)
+    _count(state, state.seen.shape[0] - 1, occurrence, b, seconds)
 
 
 @kernel
 def expected_tail(state: TailState, kind: int, occurrence: int) -> float:
     """Expected seconds from the end of such a stage to the end of its workflow; 0 before anything was seen."""
-    everything = state.count.shape[0] - 1
+    everything = state.seen.shape[0] - 1
     row = kind if kind >= 0 else everything
-    overall = state.total[everything, OCCURRENCES] / max(state.count[everything, OCCURRENCES], 1.0)
-    of_kind = (state.total[row, OCCURRENCES] + SHRINKAGE * overall) / (state.count[row, OCCURRENCES] + SHRINKAGE)
+    overall = state.total[everything, OCCURRENCES] / max(state.seen[everything, OCCURRENCES], 1.0)
+    of_kind = (state.total[row, OCCURRENCES] + SHRINKAGE * overall) / (state.seen[row, OCCURRENCES] + SHRINKAGE)
     column = min(occurrence, OCCURRENCES - 1)
-    return float((state.total[row, column] + SHRINKAGE * of_kind) / (state.count[row, column] + SHRINKAGE))
+    return float((state.total[row, column] + SHRINKAGE * of_kind) / (state.seen[row, column] + SHRINKAGE))
 
 
 @kernel
@@ -89,14 +89,14 @@ def tail_quantile(state: TailState, kind: int, occurrence: int, q: float) -> flo
 
     From the occurrence if 20 were seen, else from the kind, else from all kinds; 0 before anything was seen.
     """
-    everything = state.count.shape[0] - 1
+    everything = state.seen.shape[0] - 1
     row = kind if kind >= 0 else everything
     column = min(occurrence, OCCURRENCES - 1)
-    if state.count[row, column] < _ENOUGH:
+    if state.seen[row, column] < _ENOUGH:
         column = OCCURRENCES
-        if state.count[row, column] < _ENOUGH:
+        if state.seen[row, column] < _ENOUGH:
             row = everything
-    count = state.count[row, column]
+    count = state.seen[row, column]
     if count == 0.0:
         return 0.0
     wanted = q * count

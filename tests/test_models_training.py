@@ -116,7 +116,7 @@ def test_bundled_coefficients_are_those_of_the_default_regressor() -> None:
 
 
 def test_refuses_what_cannot_be_compared(tmp_path: Path) -> None:
-    with pytest.raises(ProfileError, match="there are two profiles of llama-3.1-8b on a100"):
+    with pytest.raises(ProfileError, match=r"there are two profiles of llama-3\.1-8b on a100"):
         train([FEW[0], FEW[0]])
     only = replace(FEW[0], split=np.full(len(FEW[0]), "train"))
     with pytest.raises(ProfileError, match="has no row whose split is 'test'"):

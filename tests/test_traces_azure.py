@@ -43,9 +43,7 @@ def test_published_trace():
 )
 def test_refusals_name_the_line(tmp_path, row, message):
     path = tmp_path / "bad.csv"
-    path.write_text(
-        "TIMESTAMP,ContextTokens,GeneratedTokens\n2023-11-16 18:17:03.9799600,4808,10\n" + row + "\n"
-    )
+    path.write_text("TIMESTAMP,ContextTokens,GeneratedTokens\n2023-11-16 18:17:03.9799600,4808,10\n" + row + "\n")
     with pytest.raises(TraceError, match=rf"bad\.csv: line 3: {message}"):
         read_trace(path)
     assert len(read_trace(path, strict=False)) == 1

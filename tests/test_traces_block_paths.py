@@ -6,9 +6,7 @@ from hexopt.traces.readers.block_paths import BlockPaths
 
 
 def common(one: list[int], other: list[int]) -> int:
-    return next(
-        (i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other))
-    )
+    return next((i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
 
 
 @given(st.lists(st.tuples(st.lists(st.integers(0, 2), max_size=12), st.integers(0, 3)), max_size=12))

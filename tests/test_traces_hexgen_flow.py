@@ -71,12 +71,8 @@ def test_templates_are_the_published_share_of_all_prompt_tokens():
 def test_refusals_name_record_and_field(tmp_path):
     path = tmp_path / "bad.json"
     path.write_text('[{"Text2SQLRequest": [{"step": "dance", "input_length": 1, "output_length": 1}]}]')
-    with pytest.raises(
-        TraceError, match=r"bad\.json: \[0\]: Text2SQLRequest\[0\]\.step is 'dance', expected one of"
-    ):
+    with pytest.raises(TraceError, match=r"bad\.json: \[0\]: Text2SQLRequest\[0\]\.step is 'dance', expected one of"):
         read_trace(path)
     path.write_text('[{"Text2SQLRequest": [{"step": "revise", "input_length": -1, "output_length": 1}]}]')
-    with pytest.raises(
-        TraceError, match=r"Text2SQLRequest\[0\]\.input_length is -1, expected a whole number >= 1"
-    ):
+    with pytest.raises(TraceError, match=r"Text2SQLRequest\[0\]\.input_length is -1, expected a whole number >= 1"):
         read_trace(path)

@@ -79,9 +79,7 @@ def test_prefixes_share_what_the_blocks_say(conversation):
 )
 def test_refusals_name_the_line(tmp_path, line, message):
     path = tmp_path / "bad.jsonl"
-    path.write_text(
-        '{"timestamp": 0, "input_length": 5, "output_length": 1, "hash_ids": [1]}\n\n' + line + "\n"
-    )
+    path.write_text('{"timestamp": 0, "input_length": 5, "output_length": 1, "hash_ids": [1]}\n\n' + line + "\n")
     with pytest.raises(TraceError, match=rf"bad\.jsonl: line 3: .*{message}"):
         read_trace(path)
     notes: list[str] = []

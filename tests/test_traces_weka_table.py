@@ -30,9 +30,7 @@ def test_table_and_json_of_one_session_agree():
     held = {stage.id: stage.prefixes for stage in table.stages}
     for stage in session.stages:
         for other in session.stages:
-            assert shared_tokens(held[stage.id], held[other.id]) == shared_tokens(
-                stage.prefixes, other.prefixes
-            )
+            assert shared_tokens(held[stage.id], held[other.id]) == shared_tokens(stage.prefixes, other.prefixes)
 
 
 @pytest.fixture(scope="module")
@@ -46,9 +44,7 @@ def test_published_table(published):
     trace, rows = published
     assert len(trace) == 500
     assert len(rows) == 31_505
-    assert sum(len(workflow.stages) for workflow in trace) == 31_505 - sum(
-        row["out_tokens"] == "0" for row in rows
-    )
+    assert sum(len(workflow.stages) for workflow in trace) == 31_505 - sum(row["out_tokens"] == "0" for row in rows)
     assert sum(any(s.kind != "main" for s in workflow.stages) for workflow in trace) == len(
         {row["trace_id"] for row in rows if row["agent"] != "main"}
     )

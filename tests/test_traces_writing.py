@@ -29,9 +29,7 @@ def stages(draw):
                 kind=draw(names),
                 prompt_tokens=prompt,
                 output_tokens=draw(st.integers(1, 5)),
-                parents=tuple(
-                    draw(st.lists(st.sampled_from([s.id for s in found]), max_size=3)) if found else ()
-                ),
+                parents=tuple(draw(st.lists(st.sampled_from([s.id for s in found]), max_size=3)) if found else ()),
                 prefixes=tuple(prefixes),
                 output_segment=draw(st.none() | names) if covered else None,
                 tool_delay=draw(seconds),

@@ -101,9 +101,7 @@ def iter_trace(
     if name not in _READERS:
         raise TraceError(f"{path}: format is {name!r}, expected one of {', '.join(FORMATS)}")
     if path.is_dir() and name not in _FOLDER_FORMATS:
-        raise TraceError(
-            f"{path}: is a folder; {name} is read from one file ({' and '.join(_FOLDER_FORMATS)} may be)"
-        )
+        raise TraceError(f"{path}: is a folder; {name} is read from one file ({' and '.join(_FOLDER_FORMATS)} may be)")
     seen: set[str] = set()
     for workflow in _READERS[name](source):
         if workflow.id in seen:
@@ -126,9 +124,7 @@ def read_trace(
 ) -> list[Workflow]:
     """Return all workflows of a trace; parameters and errors as of ``iter_trace``."""
     return list(
-        iter_trace(
-            path, format, progress=progress, on_note=on_note, strict=strict, chain_sessions=chain_sessions
-        )
+        iter_trace(path, format, progress=progress, on_note=on_note, strict=strict, chain_sessions=chain_sessions)
     )
 
 

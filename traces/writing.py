@@ -16,9 +16,7 @@ from hexopt.traces.readers.agentic_mooncake import EXTENSION, SCHEMA, VERSION
 from hexopt.traces.workflow import Stage, TraceError, Workflow
 
 
-def write_trace(
-    workflows: Iterable[Workflow], path: Path, *, block_size: int = 64, model: str = "unspecified"
-) -> int:
+def write_trace(workflows: Iterable[Workflow], path: Path, *, block_size: int = 64, model: str = "unspecified") -> int:
     """Write ``workflows`` as agentic Mooncake version 2, so that reading the file gives them back exactly.
 
     Every request carries plain ``hash_ids``, typed dependencies and ``not_before_ms`` for any reader of the
@@ -89,9 +87,7 @@ def _write(workflows: Iterable[Workflow], stream: TextIO, block_size: int, model
     seen: set[str] = set()
     for workflow in workflows:
         if not workflow.id or workflow.id in seen:
-            raise TraceError(
-                f"workflow {workflow.id!r}: expected an id that is not empty and not written before"
-            )
+            raise TraceError(f"workflow {workflow.id!r}: expected an id that is not empty and not written before")
         seen.add(workflow.id)
         blocks.forget_local()
         for row in _rows(workflow, blocks, model):

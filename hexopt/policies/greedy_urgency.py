@@ -126,9 +126,7 @@ def place(sim, know, r, now):
     """The instance with the smallest urgency * finish + weight * imposed; queue by slack."""
     stage = sim.stage[r]
     deadline = sim.workflow[stage.workflow].deadline
-    service = alone_seconds(
-        know.mean_coef, stage.prompt, 0, stage.expected_output, sim.instance[0].max_batched
-    )
+    service = alone_seconds(know.mean_coef, stage.prompt, 0, stage.expected_output, sim.instance[0].max_batched)
     stage.priority = deadline - service - stage.tail
     need = service + stage.tail
     left = max(deadline - now, need / _LATE)

@@ -58,7 +58,5 @@ def _parsed(policy: str, key: str, value: str, boolean: bool) -> float | bool:
     except ValueError:
         raise PolicyError(f"policy {policy!r}: {key} is {value!r}, expected a number") from None
     if not 0.0 <= number <= (1.0 if key == "alpha" else 1e6):
-        raise PolicyError(
-            f"policy {policy!r}: {key} is {value}, expected 0 to {1 if key == 'alpha' else '1e6'}"
-        )
+        raise PolicyError(f"policy {policy!r}: {key} is {value}, expected 0 to {1 if key == 'alpha' else '1e6'}")
     return number

@@ -47,7 +47,8 @@ def standalone_seconds(workload: Workload, cluster: Cluster) -> tuple[NDArray[np
     Returns
     -------
     latency, tail
-        Seconds of each template, shape (templates,); seconds from each stage's end to its workflow's end, shape (calls,).
+        Seconds of each template, shape (templates,); seconds from each stage's end to its workflow's end, shape
+        (calls,).
     """
     fleet = fleet_of(cluster)
     return _critical_paths(workload, fleet.coef, fleet.max_batched.astype(np.float64))
@@ -155,7 +156,9 @@ class Experiment:
             deadline[(family == name) & np.isnan(deadline)] = promised
         return cls(workload, cluster, train(training, workload.kinds, cluster), standalone, deadline)
 
-    def run(self, policy: Policy, picks: NDArray[np.int64], arrivals: NDArray[np.float64], until: float = np.inf) -> Run:
+    def run(
+        self, policy: Policy, picks: NDArray[np.int64], arrivals: NDArray[np.float64], until: float = np.inf
+    ) -> Run:
         """Run the templates ``picks`` arriving at ``arrivals`` (seconds, ascending), both shape (w,)."""
         jobs = self.workload.draw(picks, arrivals, self.deadline[picks])
         return simulate(jobs, self.workload.kinds, self.cluster, policy, self.training, until=until)
@@ -170,8 +173,8 @@ class Experiment:
     def capacity(self, workflows: int = 1000, seed: int = 0, policy: Policy | None = None, share: float = 0.5) -> float:
         """Workflows a second up to which at least ``share`` of them meet their deadline.
 
-        Continuous batching has no sharp saturation point: throughput goes on growing with the batch long after latency has become
-        useless. Capacity is therefore the knee of the attainment curve, found by bisection to 2%.
+        Continuous batching has no sharp saturation point: throughput goes on growing with the batch long after
+        latency has become useless. Capacity is therefore the knee of the attainment curve, found by bisection to 2%.
 
         Parameters
         ----------

@@ -78,10 +78,10 @@ def _hold(sim, i, v):
         after = sim.entry[i, e].next
         _unlink(sim, i, e)
         # Anonymous neighbours become one entry: the number of entries stays bounded by the nodes.
-        if before != NONE and after != NONE:
-            if sim.entry[i, before].node == NONE and sim.entry[i, after].node == NONE:
-                sim.entry[i, before].blocks += sim.entry[i, after].blocks
-                _unlink(sim, i, after)
+        between = before != NONE and after != NONE
+        if between and sim.entry[i, before].node == NONE and sim.entry[i, after].node == NONE:
+            sim.entry[i, before].blocks += sim.entry[i, after].blocks
+            _unlink(sim, i, after)
     here.holders += 1
 
 

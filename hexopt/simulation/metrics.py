@@ -16,10 +16,10 @@ from hexopt.simulation.simulator import Run
 class Summary:
     """One policy's figures in one run.
 
-    Latencies are over the workflows that finished, seconds from arrival to the end of the last stage. ``attainment`` is the share of
-    all workflows that finished by their deadline; ``req95`` (``req99``) the SLO scale: the smallest multiple of its
-    stand-alone latency within which 95% (99%) of the workflows finish, infinite if fewer do. ``throughput``
-    and ``goodput`` are workflows a second that finished, and that finished in time, over the run.
+    Latencies are over the workflows that finished, seconds from arrival to the end of the last stage. ``attainment``
+    is the share of all workflows that finished by their deadline; ``req95`` (``req99``) the SLO scale: the smallest
+    multiple of its stand-alone latency within which 95% (99%) of the workflows finish, infinite if fewer do.
+    ``throughput`` and ``goodput`` are workflows a second that finished, and that finished in time, over the run.
     """
 
     policy: str

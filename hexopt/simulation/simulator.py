@@ -102,9 +102,7 @@ def build(jobs: Jobs, instance: NDArray[np.void], coef: NDArray[np.float64]) -> 
     entries = min(int(instance["blocks"].max()), 2 * nodes + 1) + 2
     entry = np.zeros((instances, entries), dtype=ENTRY)
     entry["next"] = np.append(np.arange(1, entries), NONE)
-    entry[:, 0] = list(
-        zip([NONE] * instances, [NONE] * instances, [NONE] * instances, instance["blocks"], strict=True)
-    )
+    entry[:, 0] = list(zip([NONE] * instances, [NONE] * instances, [NONE] * instances, instance["blocks"], strict=True))
     instance["lru_front"] = 0
     instance["lru_back"] = 0
     instance["lru_spare"] = 1
@@ -142,8 +140,8 @@ def check_fits(jobs: Jobs, instance: NDArray[np.void]) -> None:
     worst = int(tokens.argmax())
     if tokens[worst] > longest:
         raise SimulationError(
-            f"a stage of {jobs.stage['prompt'][worst]} prompt and {jobs.stage['output'][worst]} output tokens is longer "
-            f"than every instance's context (the longest is {longest} tokens)"
+            f"a stage of {jobs.stage['prompt'][worst]} prompt and {jobs.stage['output'][worst]} output tokens is "
+            f"longer than every instance's context (the longest is {longest} tokens)"
         )
 
 

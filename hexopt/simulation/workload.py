@@ -42,8 +42,8 @@ class Workload:
     Parameters
     ----------
     workflows
-        At least one. Segments that are not local are shared by all; local ones by the stages of one workflow *of a run*,
-        so that a template drawn twice does not find its own history in the cache.
+        At least one. Segments that are not local are shared by all; local ones by the stages of one workflow *of a
+        run*, so that a template drawn twice does not find its own history in the cache.
     """
 
     def __init__(self, workflows: Sequence[Workflow]) -> None:
@@ -143,9 +143,7 @@ class Workload:
         """Children of the template stages, as positions within their workflow."""
         return self._child
 
-    def draw(
-        self, picks: NDArray[np.int64], arrivals: NDArray[np.float64], deadlines: NDArray[np.float64]
-    ) -> Jobs:
+    def draw(self, picks: NDArray[np.int64], arrivals: NDArray[np.float64], deadlines: NDArray[np.float64]) -> Jobs:
         """The run in which template ``picks[j]`` arrives at ``arrivals[j]`` with ``deadlines[j]`` seconds.
 
         All three of shape (w,); arrivals ascending, seconds.
@@ -167,9 +165,7 @@ class Workload:
         node[: self.shared_node.shape[0]] = self.shared_node
         own = node[self.shared_node.shape[0] :]
         inner = self._local_parent[node_rows]
-        own["parent"] = np.where(
-            inner == NONE, self._local_root[node_rows], inner + np.repeat(node_base, node_counts)
-        )
+        own["parent"] = np.where(inner == NONE, self._local_root[node_rows], inner + np.repeat(node_base, node_counts))
         own["end"] = self._local_end[node_rows]
         local = self._leaf_local[rows]
         stage["leaf"] = np.where(local == NONE, self._leaf_shared[rows], local + np.repeat(node_base, counts))

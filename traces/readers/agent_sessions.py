@@ -88,9 +88,7 @@ def session_stages(events: Sequence[Call | SubAgent]) -> tuple[tuple[Stage, ...]
     return tuple(stages), failed
 
 
-def _chain(
-    events: Sequence[Call | SubAgent], kind: str, parent: str | None, free: float, stages: list[Stage]
-) -> int:
+def _chain(events: Sequence[Call | SubAgent], kind: str, parent: str | None, free: float, stages: list[Stage]) -> int:
     """Append the stages of one agent, whose first call follows ``parent``; return the failed calls."""
     failed = 0
     first = True
@@ -144,9 +142,7 @@ def _fork(
         end = start + length
     before = len(stages)
     # Seen from inside, the sub-agent's clock is that of its calls.
-    failed = _chain(
-        agent.events, f"subagent:{agent.kind.lower()}", parent, calls[0].start - (start - free), stages
-    )
+    failed = _chain(agent.events, f"subagent:{agent.kind.lower()}", parent, calls[0].start - (start - free), stages)
     if len(stages) > before:
         running.append((stages[-1].id, end))
     return failed

@@ -90,9 +90,7 @@ def read(source: Source) -> Iterator[Workflow]:
         with source.at(f"line {line}"):
             row = _row(line, mapping(parse_json(content), "the record"), source)
             if row.play in ended:
-                raise TraceError(
-                    f"play_id {shown(row.play)} comes again; the header promises plays kept together"
-                )
+                raise TraceError(f"play_id {shown(row.play)} comes again; the header promises plays kept together")
         if row is None or row.play in ended:
             continue
         if header.grouped and row.play not in plays:

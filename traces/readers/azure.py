@@ -36,7 +36,5 @@ def _time(cell: str) -> datetime:
     try:
         time = datetime.fromisoformat(cell.strip())
     except ValueError:
-        raise TraceError(
-            f"TIMESTAMP is {shown(cell)}, expected a time like 2023-11-16 18:15:46.6805900"
-        ) from None
+        raise TraceError(f"TIMESTAMP is {shown(cell)}, expected a time like 2023-11-16 18:15:46.6805900") from None
     return time if time.tzinfo else time.replace(tzinfo=UTC)

@@ -124,9 +124,7 @@ def _sessions(calls: list[_Call]) -> Iterator[Workflow]:
         yield Workflow(f"call-{call.line}", tuple(stages), call.time, family="chat")
 
 
-def _predecessor(
-    call: _Call, calls: list[_Call], ending: dict[int, list[int]], templates: set[int]
-) -> int | None:
+def _predecessor(call: _Call, calls: list[_Call], ending: dict[int, list[int]], templates: set[int]) -> int | None:
     for block in reversed(call.full_blocks):
         if block in templates:
             continue

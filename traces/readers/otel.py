@@ -219,9 +219,7 @@ class _Path:
             last = len(self.nodes)
         runs: dict[str, list[int]] = {}
         for node, tokens in self.nodes[:last]:
-            run = runs.setdefault(
-                f"{'shared' if node.shared else 'messages'}-{node.segment}", [0, not node.shared]
-            )
+            run = runs.setdefault(f"{'shared' if node.shared else 'messages'}-{node.segment}", [0, not node.shared])
             run[0] += tokens
         return tuple(Prefix(name, tokens, bool(local)) for name, (tokens, local) in runs.items() if tokens)
 

@@ -59,9 +59,7 @@ class _Session:
 
     def events(self, record: Mapping[str, Any], where: str) -> tuple[Call | SubAgent, ...]:
         """Return the calls and sub-agents of a session or a sub-agent, in order."""
-        instructions = sum(
-            tokens(record, name, where) for name in _INSTRUCTIONS if record.get(name) is not None
-        )
+        instructions = sum(tokens(record, name, where) for name in _INSTRUCTIONS if record.get(name) is not None)
         name = "instructions:" + "+".join(f"{record.get(name) or 0}" for name in _INSTRUCTIONS)
         events: list[Call | SubAgent] = []
         for index, value in enumerate(sequence(field(record, "requests", where), f"{where}requests")):
