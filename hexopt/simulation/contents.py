@@ -63,7 +63,7 @@ class ContentTree:
         return node
 
     def table(self) -> tuple[NDArray[np.void], NDArray[np.int32]]:
-        """The tree as NODE records, without nodes that tell no two paths apart.
+        """The tree as NODE records, parents first, without nodes that tell no two paths apart.
 
         Returns
         -------
@@ -71,6 +71,7 @@ class ContentTree:
             NODE, shape (k,); and the new number of each old node, shape (len(self),), NONE for those left out.
         """
         kept = [v for v in range(len(self)) if v in self._used or len(self._children[v]) != 1]
+        kept.sort(key=self.end.__getitem__)  # a split puts a node above an older one
         number = np.full(len(self), NONE, dtype=np.int32)
         number[kept] = np.arange(len(kept))
         nodes = np.zeros(len(kept), dtype=NODE)

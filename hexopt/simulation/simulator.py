@@ -136,7 +136,7 @@ def check_fits(jobs: Jobs, instance: NDArray[np.void]) -> None:
         Naming the length and the longest context.
     """
     longest = int(instance["max_len"].max())
-    tokens = jobs.stage["prompt"] + jobs.stage["output"]
+    tokens = jobs.stage["prompt"].astype(np.int64) + jobs.stage["output"]
     worst = int(tokens.argmax())
     if tokens[worst] > longest:
         raise SimulationError(

@@ -12,6 +12,9 @@ from hexopt.simulation.contents import ContentTree
 from hexopt.simulation.state import NONE, STAGE, WORKFLOW
 from hexopt.traces.workflow import TraceError, Workflow
 
+LONGEST = 1 << 30
+"""Tokens of the longest call that the arrays have room for."""
+
 
 @dataclass(frozen=True)
 class Jobs:
@@ -44,6 +47,11 @@ class Workload:
     workflows
         At least one. Segments that are not local are shared by all; local ones by the stages of one workflow *of a
         run*, so that a template drawn twice does not find its own history in the cache.
+
+    Raises
+    ------
+    TraceError
+        If there is no workflow, or a call is longer than ``LONGEST`` tokens.
     """
 
     def __init__(self, workflows: Sequence[Workflow]) -> None:
@@ -81,6 +89,11 @@ class Workload:
             offspring: list[list[int]] = [[] for _ in workflow.stages]
             made: dict[str, int] = {}
             for k, s in enumerate(workflow.stages):
+                if s.prompt_tokens + s.output_tokens > LONGEST:
+                    raise TraceError(
+                        f"workflow {workflow.id!r}, stage {s.id!r}: {s.prompt_tokens} prompt and {s.output_tokens} "
+                        f"output tokens, expected at most {LONGEST} together"
+                    )
                 for parent in dict.fromkeys(s.parents):
                     offspring[position[parent]].append(k)
                 row = stage[r + k]
