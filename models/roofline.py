@@ -15,7 +15,6 @@ the time of a *run* of decode-only steps, whose context grows by ``B`` tokens a 
 from __future__ import annotations
 
 import math
-from itertools import pairwise
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -71,14 +70,20 @@ def features(
         np.asarray(x, dtype=np.float64)
         for x in (n_prefill, prefill_tokens, prefill_attention, prefill_context, n_decode, decode_context)
     )
-    q = t + b
-    decoding = (b > 0).astype(np.float64)
-    columns = [np.ones_like(t), (t > 0).astype(np.float64)]
-    columns += [np.clip(q, low, high) - low for low, high in pairwise(_EDGES)]
-    columns += [(q > step).astype(np.float64) for step in Q_STEPS]
-    columns += [a, k, s, c, decoding, b]
-    columns += [np.maximum(c, knot) * decoding for knot in C_KNOTS]
-    return np.stack(columns, axis=-1)
+    tokens, decoding = t + b, b > 0
+    # One row a feature: whole rows are written, which is twice as fast as stacking columns.
+    rows = np.empty((N_FEATURES, *np.shape(tokens)))
+    rows[0] = 1.0
+    rows[1] = t > 0
+    segments = rows[_FIRST_SEGMENT:_FIRST_STEP]
+    np.subtract(tokens, _EDGES[:-1, None], out=segments)
+    np.clip(segments, 0.0, np.diff(_EDGES)[:, None], out=segments)
+    np.greater(tokens, _STEPS[:, None], out=rows[_FIRST_STEP:_A])
+    for row, value in ((_A, a), (_K, k), (_S, s), (_C, c), (_ANY_DECODE, decoding), (_B, b)):
+        rows[row] = value
+    for row, knot in zip((_C1, _C2), C_KNOTS, strict=True):
+        np.multiply(np.maximum(c, knot), decoding, out=rows[row])
+    return np.ascontiguousarray(rows.T)
 
 
 @kernel

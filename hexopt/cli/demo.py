@@ -27,7 +27,7 @@ def demo(
     from hexopt.simulation.experiment import Experiment
     from hexopt.simulation.metrics import summarise
 
-    names = ("round-robin", "least-loaded", "hexgen-flow:alpha=0.2", "edf", "llf", "greedy-urgency")
+    names = ("round-robin", "least-loaded", "hexgen-flow:alpha=0.5", "edf", "llf", "greedy-urgency")
     fleet = load_cluster("hetero-1")
     experiment = Experiment.of(console.load_workflows("text-to-sql"), fleet)
     with console.err.status("Measuring the cluster's capacity (the first run compiles the simulator)"):
