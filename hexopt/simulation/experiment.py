@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -93,8 +94,8 @@ def train(workflows: Sequence[Workflow], kinds: tuple[str, ...], cluster: Cluste
 
     return Training(
         kinds=kinds,
-        lengths=fit_lengths(len(kinds), kind[known], rows["prompt"], rows["output"]),
-        tails=fit_tails(len(kinds), kind[known], rows["occurrence"], tail[known]),
+        lengths=fit_lengths(len(kinds), kind, stage["prompt"], stage["output"]),
+        tails=fit_tails(len(kinds), kind, stage["occurrence"], tail),
         prompt=mean_of("prompt"),
         output=mean_of("output"),
         calls=counts / len(workload),
@@ -173,6 +174,8 @@ class Experiment:
     def capacity(self, workflows: int = 1000, seed: int = 0, policy: Policy | None = None, share: float = 0.5) -> float:
         """Workflows a second up to which at least ``share`` of them meet their deadline.
 
+        0 if they miss it even one after the other, infinite if they meet it even when all arrive at once.
+
         Continuous batching has no sharp saturation point: throughput goes on growing with the batch long after
         latency has become useless. Capacity is therefore the knee of the attainment curve, found by bisection to 2%.
 
@@ -192,13 +195,16 @@ class Experiment:
             return float((run.workflow["finish"] <= run.workflow["deadline"]).mean()) >= share
 
         low = high = 1.0 / float(self.standalone.mean())
-        while meets(high):
-            high *= 1.5
-        while not meets(low):
-            low /= 1.5
-            if low * float(self.standalone.mean()) < 1e-4:
-                return 0.0
-        low, high = max(low, high / 1.5), min(high, low * 1.5)
+        if meets(low):
+            while meets(high := low * 1.5):
+                low = high
+                if workflows / high < 1e-4 * float(self.standalone.min()):
+                    return math.inf
+        else:
+            while not meets(low := high / 1.5):
+                high = low
+                if low * float(self.standalone.mean()) < 1e-4:
+                    return 0.0
         while high / low > 1.02:
             middle = float(np.sqrt(low * high))
             low, high = (middle, high) if meets(middle) else (low, middle)
