@@ -5,8 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import pytest
 
 from hexopt.cluster import Cluster, parse_cluster
+from hexopt.policies.knowledge import Knowledge
+from hexopt.policies.policy import Fleet, Policy, Training
 from hexopt.policies.registry import POLICIES
 from hexopt.simulation.experiment import Experiment
 from hexopt.traces import Prefix, Stage, Workflow
@@ -54,12 +57,73 @@ def random_workflows(rng: np.random.Generator, count: int) -> list[Workflow]:
     return [random_workflow(rng, number) for number in range(count)]
 
 
-def small_cluster(**limits: Any) -> Cluster:
-    """Three unequal instances with little memory and small batches, unless ``limits`` say otherwise."""
+def small_cluster(shortest: int = 450, **limits: Any) -> Cluster:
+    """Four instances, two of them alike, with little memory and small batches, unless ``limits`` say otherwise.
+
+    The first one's context, ``shortest`` tokens, is too short for some calls.
+    """
     tight = {"kv_tokens": 2400, "max_num_seqs": 6, "max_num_batched_tokens": 256, **limits}
-    rows = [{"gpu": gpu, **tight} for gpu in ("l40s", "h100", "a6000")]
+    rows = [{"gpu": gpu, "name": f"{k}", **tight} for k, gpu in enumerate(("l40s", "h100", "h100", "a6000"))]
+    rows[0]["max_model_len"] = shortest
     return parse_cluster({"llm": "llama-3.1-8b", "instance": rows}, "test")
 
 
 def random_experiment(seed: int, count: int = 8, **limits: Any) -> Experiment:
     return Experiment.of(random_workflows(np.random.default_rng(seed), count), small_cluster(**limits))
+
+
+RATE = 30.0
+"""Workflows a second at which queues build up and memory runs short on the small cluster."""
+
+
+class Oracle:
+    """A policy's rule in plain Python; a rule may remember things, and ``start`` forgets them."""
+
+    fleet: Fleet
+    training: Training
+
+    def start(self) -> None: ...
+
+    def decide(self, board: Any, r: int, now: float) -> tuple[int, float]:
+        """Instance and priority of call ``r``; ``board`` is the simulation's state at ``now``."""
+        raise NotImplementedError
+
+    def asked(self, board: Any, r: int, now: float) -> tuple[int, float]:
+        """The decision, or the next instance after it whose context is long enough."""
+        i, priority = self.decide(board, r, now)
+        longest = board.stage["prompt"][r] + board.stage["output"][r]
+        while board.instance["max_len"][i] < longest:
+            i = (i + 1) % len(board.instance)
+        return i, priority
+
+
+class Both(Policy):
+    """Asked from outside like an operator's own policy: asks ``policy`` and ``oracle`` and compares the answers.
+
+    One run for both, because two calls of the same priority but for rounding would part two runs.
+    """
+
+    def __init__(self, policy: Policy, oracle: Oracle) -> None:
+        for name, value in (("policy", policy), ("oracle", oracle), ("by_priority", policy.by_priority)):
+            object.__setattr__(self, name, value)
+
+    def prepare(self, fleet: Fleet, training: Training, workflows: int) -> Knowledge:
+        self.oracle.fleet, self.oracle.training = fleet, training
+        self.oracle.start()
+        return self.policy.prepare(fleet, training, workflows)
+
+    def place(self, board: Any, know: Knowledge, r: int, now: float) -> tuple[int, float]:
+        i, priority = self.oracle.asked(board, r, now)
+        answer = self.policy.place(board, know, r, now)
+        assert (i, priority) == (answer[0], pytest.approx(answer[1], rel=1e-9, abs=1e-9)), f"call {r} at {now} s"
+        return answer
+
+
+def assert_decides_as(oracle: Oracle, policy: Policy, seed: int, **limits: Any) -> None:
+    """All decisions of a random run under pressure agree; compiled into the event loop, the policy runs the same."""
+    experiment = random_experiment(seed, **limits)
+    picks, arrivals = experiment.sample(16, RATE, seed)
+    asked = experiment.run(Both(policy, oracle), picks, arrivals)
+    compiled = experiment.run(policy, picks, arrivals)
+    for field in ("instance", "priority", "start", "finish"):
+        np.testing.assert_array_equal(asked.stage[field], compiled.stage[field])

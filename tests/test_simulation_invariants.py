@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from random_workload import ALL_POLICIES, random_experiment, small_cluster
+from random_workload import ALL_POLICIES, RATE, random_experiment, small_cluster
 
 from hexopt.models.roofline import features
 from hexopt.policies.registry import make_policy
@@ -17,8 +17,6 @@ from hexopt.simulation.loop import FINISHED, PAUSED
 from hexopt.simulation.simulator import Run, advance, build, fleet_of, instance_table
 from hexopt.traces import Prefix, Stage, Workflow
 
-RATE = 30.0
-"""Workflows a second: queues build up and memory runs short."""
 CASE = given(st.integers(0, 2**31), st.sampled_from(ALL_POLICIES))
 
 

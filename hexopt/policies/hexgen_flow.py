@@ -84,7 +84,7 @@ def _remaining_template(sim, know, r):
     if first_of_group:
         made[kind] += 1
         if kind == closes:
-            made[closed] = 32767
+            made[closed] = max(made[closed], template[closed])
     for s in range(mean.shape[0]):
         left += max(template[s] - made[s], 0.0) * mean[s]
     return left

@@ -87,7 +87,9 @@ class Policy:
         mean = fleet.coef.mean(axis=0)
         kinds = len(training.kinds)
         speed = np.empty(len(fleet.gpus))
-        share = training.calls / max(training.calls.sum(), 1e-12)
+        # None of the kinds was seen in training: all count alike.
+        calls = training.calls if training.calls.any() else np.ones(kinds)
+        share = calls / calls.sum()
         for i in range(len(fleet.gpus)):
             seconds = [
                 alone_seconds(fleet.coef[i], p, 0.0, o, float(fleet.max_batched[i]))
