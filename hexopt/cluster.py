@@ -70,12 +70,12 @@ class _InstanceRow(BaseModel):
     tp: int | None = Field(default=None, ge=1)
     pp: int | None = Field(default=None, ge=1)
     max_num_seqs: int | None = Field(default=None, ge=1, le=65536)
-    max_num_batched_tokens: int | None = Field(default=None, ge=16)
+    max_num_batched_tokens: int | None = Field(default=None, ge=16, le=1 << 20)
     block_size: int | None = Field(default=None, ge=1, le=1024)
     max_model_len: int | None = Field(default=None, ge=1)
     kv_tokens: int | None = Field(default=None, ge=1)
     prefix_caching: bool | None = None
-    price: float | None = Field(default=None, ge=0)
+    price: float | None = Field(default=None, ge=0, allow_inf_nan=False)
 
 
 class _ClusterFile(BaseModel):
@@ -84,7 +84,7 @@ class _ClusterFile(BaseModel):
     name: str | None = None
     llm: str | None = None
     max_num_seqs: int | None = Field(default=None, ge=1, le=65536)
-    max_num_batched_tokens: int | None = Field(default=None, ge=16)
+    max_num_batched_tokens: int | None = Field(default=None, ge=16, le=1 << 20)
     block_size: int | None = Field(default=None, ge=1, le=1024)
     max_model_len: int | None = Field(default=None, ge=1)
     prefix_caching: bool | None = None
@@ -144,10 +144,10 @@ def parse_cluster(document: dict[str, Any], where: str, default_name: str = "clu
     names = [instance.name for instance in rows]
     for name in names:
         if names.count(name) > 1:
-            raise ClusterError(f"{where}: two instances are named {name!r}")
+            raise ClusterError(f"{where}: instance: two are named {name!r}, give each a name of its own")
     llms = {instance.cell.cell.llm for instance in rows}
     if len(llms) > 1:
-        raise ClusterError(f"{where}: instances serve different LLMs ({', '.join(sorted(llms))}), expected one")
+        raise ClusterError(f"{where}: llm: instances serve {', '.join(sorted(llms))}, expected one LLM for all")
     return Cluster(parsed.name or default_name, tuple(rows), where)
 
 
@@ -172,6 +172,9 @@ def _replicas(cluster: _ClusterFile, row: _InstanceRow, where: str) -> list[Inst
         raise ClusterError(
             f"{where}: kv_tokens is {kv_tokens}, but {llm} on {row.gpu} leaves memory for {cell.kv_tokens}"
         )
+    block_size = limit("block_size", 16)
+    if kv_tokens < 2 * block_size:
+        raise ClusterError(f"{where}: kv_tokens is {kv_tokens}, expected at least two blocks of {block_size}")
     caching = row.prefix_caching if row.prefix_caching is not None else cluster.prefix_caching
     base = row.name or row.gpu
     return [
@@ -180,7 +183,7 @@ def _replicas(cluster: _ClusterFile, row: _InstanceRow, where: str) -> list[Inst
             cell=cell,
             max_num_seqs=limit("max_num_seqs", defaults["max_num_seqs"]),
             max_num_batched_tokens=limit("max_num_batched_tokens", defaults["max_num_batched_tokens"]),
-            block_size=limit("block_size", 16),
+            block_size=block_size,
             max_model_len=min(limit("max_model_len", 131072), kv_tokens),
             kv_tokens=kv_tokens,
             prefix_caching=True if caching is None else caching,

@@ -1,0 +1,131 @@
+"""Clusters from TOML: what a file says is what is served, and every bad one is refused in one line."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hexopt.cluster import ClusterError, bundled_clusters, load_cluster, parse_cluster
+from hexopt.models.cells import latency
+
+TOP = 'llm = "llama-3.1-8b"\n'
+ROW = '[[instance]]\ngpu = "h100"\n'
+
+
+def load(tmp_path, text: str | bytes, name: str = "fleet.toml"):
+    path = tmp_path / name
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    return load_cluster(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "gpus"),
+    [
+        ("a100", ["a100"] * 4),
+        ("hetero-1", ["a100", "a100", "a6000", "l40s"]),
+        ("hetero-2", ["a100", "a6000", "a100", "a6000"]),
+        ("h100-l40s", ["h100", "h100", "l40s", "l40s"]),
+    ],
+)
+def test_bundled_clusters_are_those_that_they_name(name, gpus):
+    cluster = load_cluster(name)
+    assert [i.cell.cell.gpu for i in cluster.instances] == gpus
+    assert len({i.name for i in cluster.instances}) == len(cluster) == len(gpus)
+    for i in cluster.instances:
+        assert 0 < i.max_model_len <= i.kv_tokens == i.cell.kv_tokens and i.prefix_caching
+        large = i.cell.cell.gpu == "h100"
+        assert (i.max_num_batched_tokens, i.max_num_seqs) == ((8192, 1024) if large else (2048, 256))
+
+
+def test_every_bundled_cluster_loads():
+    assert {name: len(load_cluster(path)) for name, path in bundled_clusters().items()} == {
+        name: len(load_cluster(name)) for name in bundled_clusters()
+    }
+    assert {"a100", "hetero-1", "hetero-2", "h100-l40s"} <= set(bundled_clusters())
+
+
+LIMITS = st.fixed_dictionaries(
+    {},
+    optional={
+        "max_num_seqs": st.integers(1, 65536),
+        "max_num_batched_tokens": st.integers(16, 1 << 20),
+        "block_size": st.integers(1, 1024),
+        "max_model_len": st.integers(1, 1 << 20),
+        "prefix_caching": st.booleans(),
+    },
+)
+
+
+@given(top=LIMITS, row=LIMITS, kv_tokens=st.none() | st.integers(2048, 180_000), count=st.integers(1, 4))
+def test_a_row_overrides_the_top_and_the_top_the_defaults(top, row, kv_tokens, count):
+    own = {} if kv_tokens is None else {"kv_tokens": kv_tokens}
+    document = {"llm": "llama-3.1-8b", **top, "instance": [{"gpu": "l40s", "count": count, **row, **own}]}
+    cluster = parse_cluster(document, "here")
+    cell = latency("l40s", "llama-3.1-8b")
+    defaults = {"max_num_seqs": 256, "max_num_batched_tokens": 2048, "block_size": 16, "prefix_caching": True}
+    wanted = {**defaults, "max_model_len": 131072, "kv_tokens": cell.kv_tokens, **top, **row, **own}
+    wanted["max_model_len"] = min(wanted["max_model_len"], wanted["kv_tokens"])
+    assert [i.name for i in cluster.instances] == [f"l40s-{k}" for k in range(count)]
+    for instance in cluster.instances:
+        assert {key: getattr(instance, key) for key in wanted} == wanted and instance.cell is cell
+
+
+def test_names_parallelism_and_price(tmp_path):
+    text = 'name = "Mine"\nllm = "llama-3.1-70b"\n[[instance]]\ngpu = "h100"\nname = "big"\ntp = 8\nprice = 9\n'
+    cluster = load(tmp_path, text + '[[instance]]\ngpu = "l40s"\ncount = 2\nname = "small"\n')
+    assert cluster.name == "Mine" and [i.name for i in cluster.instances] == ["big", "small-0", "small-1"]
+    assert [(i.cell.cell.tp, i.cell.cell.pp, i.price) for i in cluster.instances] == [(8, 1, 9.0)] + [(2, 2, 0.0)] * 2
+    assert load(tmp_path, TOP + ROW).name == "fleet"
+
+
+@pytest.mark.parametrize(
+    ("text", "field", "says"),
+    [
+        (TOP, "instance", "required"),
+        (TOP + "instance = []", "instance", "at least 1"),
+        (TOP + '[instance]\ngpu = "h100"', "instance", "list"),
+        (TOP + "[[instance]]\ncount = 2", "instance[0].gpu", "required"),
+        (ROW, "instance[0]", "llm is missing"),
+        (TOP + '[[instance]]\ngpu = "tpu"', "instance[0]", "unknown GPU 'tpu', expected one of a100, "),
+        ('llm = "gpt"\n' + ROW, "instance[0]", "unknown LLM 'gpt', expected one of llama-3.1-8b, "),
+        (TOP + ROW + ROW.replace("h100", "a6000") + 'llm = "llama-3.1-70b"\ntp = 1', "instance[1]", "does not fit in"),
+        (TOP + ROW + "tp = 3", "instance[0]", "profiled are tp=1"),
+        (TOP + ROW + "kv_tokens = 10_000_000", "instance[0]", "kv_tokens is 10000000"),
+        (TOP + ROW + "kv_tokens = 31", "instance[0]", "kv_tokens is 31, expected at least two blocks of 16"),
+        (TOP + ROW + 'tp = "2"', "instance[0].tp", "valid integer"),
+        (TOP + ROW + "max_num_seqs = true", "instance[0].max_num_seqs", "valid integer"),
+        (TOP + ROW + "max_num_seqs = 0", "instance[0].max_num_seqs", "greater than or equal to 1"),
+        (TOP + ROW + "max_num_batched_tokens = 4294967296", "instance[0].max_num_batched_tokens", "less than"),
+        (TOP + ROW + "prefix_caching = 1", "instance[0].prefix_caching", "valid boolean"),
+        (TOP + ROW + "count = 0", "instance[0].count", "greater than"),
+        (TOP + ROW + "price = nan", "instance[0].price", "finite"),
+        (TOP + ROW + "price = -0.5", "instance[0].price", "greater than"),
+        ("block_size = 2.5\n" + TOP + ROW, "block_size", "valid integer"),
+        (TOP + ROW + "gpus = 2", "instance[0].gpus", "not permitted"),
+        ("instances = 2\n" + TOP + ROW, "instances", "not permitted"),
+        (TOP + ROW + ROW, "instance", "two are named 'h100-0'"),
+        (TOP + ROW + 'name = "x"\n' + ROW + 'name = "x"', "instance", "two are named 'x'"),
+        (TOP + ROW + ROW + 'name = "x"\nllm = "qwen3-32b"', "llm", "llama-3.1-8b, qwen3-32b, expected one"),
+    ],
+)
+def test_refuses_in_one_line_that_names_file_and_field(tmp_path, text, field, says):
+    with pytest.raises(ClusterError) as refused:
+        load(tmp_path, text)
+    message = str(refused.value)
+    assert message.startswith(f"{tmp_path / 'fleet.toml'}: {field}: ") and says in message and "\n" not in message
+
+
+@pytest.mark.parametrize("text", ["llm = ", "[[instance]\n", b"\xff\xfe", b"\x00" * 9, '{"llm": 1}'])
+def test_refuses_what_is_no_toml(tmp_path, text):
+    with pytest.raises(ClusterError, match=r"fleet\.toml: is not a TOML file: "):
+        load(tmp_path, text)
+
+
+def test_refuses_what_is_not_there(tmp_path):
+    with pytest.raises(ClusterError, match=r"'no-such' is neither a file nor a bundled cluster \(.*hetero-1"):
+        load_cluster("no-such")
+    with pytest.raises(ClusterError, match=r"no-such\.toml: cannot be read: No such file"):
+        load_cluster(tmp_path / "no-such.toml")
+    with pytest.raises(ClusterError, match="cannot be read: Is a directory"):
+        load_cluster(tmp_path)
