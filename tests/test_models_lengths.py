@@ -10,13 +10,13 @@ from hypothesis import strategies as st
 from hexopt.models.lengths import (
     PRIOR_OUTPUT,
     PROMPT_BUCKETS,
-    SHRINKAGE,
     empty_lengths,
     expected_output,
     fit_lengths,
     observe_output,
     output_quantile,
 )
+from hexopt.models.tallies import SHRINKAGE
 
 KINDS = 3
 call = st.tuples(st.integers(-1, KINDS - 1), st.integers(0, 1 << 22), st.integers(1, 1 << 14))

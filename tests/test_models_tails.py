@@ -7,13 +7,13 @@ from hypothesis import strategies as st
 
 from hexopt.models.tails import (
     OCCURRENCES,
-    SHRINKAGE,
     empty_tails,
     expected_tail,
     fit_tails,
     observe_tail,
     tail_quantile,
 )
+from hexopt.models.tallies import SHRINKAGE
 
 KINDS = 3
 row = st.tuples(st.integers(0, KINDS - 1), st.integers(0, 40), st.floats(0, 1e5))

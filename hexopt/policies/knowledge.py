@@ -9,9 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hexopt.models.kernel import kernel
-from hexopt.models.lengths import LengthState, expected_output, observe_output
+from hexopt.models.lengths import expected_output, observe_output
 from hexopt.models.roofline import decode_run_seconds, step_seconds
-from hexopt.models.tails import TailState, expected_tail, observe_tail
+from hexopt.models.tails import expected_tail, observe_tail
+from hexopt.models.tallies import Tally
 
 
 class Knowledge(NamedTuple):
@@ -25,8 +26,8 @@ class Knowledge(NamedTuple):
     """Observed over predicted step time of each instance, shape (m,)."""
     speed: NDArray[np.float64]
     """Service rate of each instance relative to the mean one on the training calls, shape (m,)."""
-    lengths: LengthState
-    tails: TailState
+    lengths: Tally
+    tails: Tally
     weights: NDArray[np.float64]
     """The policy's parameters."""
     memory: NDArray[np.float64]

@@ -9,8 +9,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from hexopt.models.lengths import LengthState
-from hexopt.models.tails import TailState
+from hexopt.models.tallies import Tally
 from hexopt.policies import compiled
 from hexopt.policies.knowledge import Knowledge, alone_seconds
 
@@ -32,8 +31,8 @@ class Training:
     """
 
     kinds: tuple[str, ...]
-    lengths: LengthState
-    tails: TailState
+    lengths: Tally
+    tails: Tally
     prompt: NDArray[np.float64]
     output: NDArray[np.float64]
     calls: NDArray[np.float64]
