@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from typing import Any
 
 import typer
 
@@ -31,15 +32,26 @@ def _version(version: bool = typer.Option(False, "--version", help="Print the ve
         raise typer.Exit
 
 
+# Click's, by a name that Typer exports: newer versions of Typer carry a Click of their own.
+_UsageError: Any = typer.BadParameter.__base__
+
+
 def main() -> None:
     """Run the command; bad input ends in one clear line and exit code 2, never in a traceback."""
     try:
-        app()
+        status = app(prog_name="hexopt", standalone_mode=False)
+    except _UsageError as error:
+        command = error.ctx.command_path if error.ctx else "hexopt"
+        message = " ".join(error.format_message().split()).rstrip(".")
+        if message:  # a command without arguments has printed its help instead
+            print(f"{command}: {message} (see {command} --help)", file=sys.stderr)
+        sys.exit(2)
     except (ValueError, OSError) as error:
         # Every error of HexOpt's own is a ValueError whose message names the file, field or flag.
         text = f"{error.filename}: {error.strerror}" if isinstance(error, OSError) and error.filename else str(error)
         print(f"hexopt: {' '.join(text.split())}", file=sys.stderr)
         sys.exit(2)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, typer.Abort):
         print("hexopt: interrupted", file=sys.stderr)
         sys.exit(130)
+    sys.exit(status or 0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,11 +24,26 @@ LONG_FILE = 4 * 1024 * 1024
 """Bytes from which reading a trace shows a progress bar."""
 
 
-def load_workflows(source: str, trace_format: str | None = None) -> list[Workflow]:
-    """The workflows of a trace file or folder, or of the bundled sample of that name."""
+def note(text: str, style: str | None = None) -> None:
+    """One line on standard error, as it is: paths may be long and hold brackets."""
+    err.print(text, style=style, markup=False, highlight=False, soft_wrap=True)
+
+
+def check_writable(flag: str, path: Path) -> None:
+    """Refuse a file that could not be written, before the work for it begins."""
+    if path.is_dir():
+        raise ValueError(f"{flag} {path}: is a folder, expected a file to write")
+    if not path.parent.is_dir():
+        raise ValueError(f"{flag} {path}: there is no folder {path.parent}")
+    if not os.access(path if path.exists() else path.parent, os.W_OK):
+        raise ValueError(f"{flag} {path}: cannot be written")
+
+
+def load_workflows(source: str, trace_format: str | None = None, flag: str = "--trace") -> list[Workflow]:
+    """The workflows of a trace file or folder, or of the bundled sample of that name; ``flag`` names it in errors."""
     path = sample_path(source) if source in SAMPLES else Path(source)
     if source not in SAMPLES and not path.exists():
-        raise ValueError(f"--trace {source}: no such file, and no bundled sample ({', '.join(SAMPLES)})")
+        raise ValueError(f"{flag} {source}: no such file, and no bundled sample ({', '.join(SAMPLES)})")
     size = sum(p.stat().st_size for p in ([path] if path.is_file() else path.rglob("*")) if p.is_file())
     notes: list[str] = []
     if size < LONG_FILE:
@@ -35,9 +51,15 @@ def load_workflows(source: str, trace_format: str | None = None) -> list[Workflo
     else:
         with _bar(f"Reading {path.name}") as progress:
             workflows = read_trace(path, trace_format, progress=progress, on_note=notes.append)
-    for note in notes:
-        err.print(f"[dim]{note}[/dim]", highlight=False)
+    for text in notes:
+        note(text, style="dim")
     return workflows
+
+
+def say_written(workflows: list[Workflow], path: Path) -> None:
+    """Say what a written trace holds."""
+    calls = sum(len(workflow.stages) for workflow in workflows)
+    note(f"Wrote {len(workflows)} workflows, {calls} calls to {path}")
 
 
 @contextmanager

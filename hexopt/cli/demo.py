@@ -27,6 +27,7 @@ def demo(
     from hexopt.simulation.experiment import Experiment
     from hexopt.simulation.metrics import summarise
 
+    console.check_writable("--out", out)
     names = ("round-robin", "least-loaded", "hexgen-flow:alpha=0.5", "edf", "llf", "greedy-urgency")
     fleet = load_cluster("hetero-1")
     experiment = Experiment.of(console.load_workflows("text-to-sql"), fleet)
@@ -50,4 +51,4 @@ def demo(
             print_summaries(f"{title}, {WORKFLOWS} Text-to-SQL workflows", summaries)
         scenarios.append(Scenario(name=title, runs=runs, rows=rows))
     write_page(out, "HexOpt: Text-to-SQL on a mixed GPU cluster", scenarios)
-    console.err.print(f"Wrote {out}: open it in a browser", highlight=False)
+    console.note(f"Wrote {out}: open it in a browser")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -65,13 +66,23 @@ def simulate(
     from hexopt.simulation.experiment import Experiment
     from hexopt.simulation.metrics import summarise
 
+    if export is not None:
+        _check_export(export)
+    if page is not None:
+        console.check_writable("--page", page)
     policies = [make_policy(text) for text in policy or ["greedy-urgency"]]
     fleet = load_cluster(cluster)
     pool = console.load_workflows(trace, trace_format)
-    known = console.load_workflows(training) if training else None
+    known = console.load_workflows(training, flag="--training") if training else None
     experiment = Experiment.of(pool, fleet, training=known, slo=slo, slo_factor=slo_factor)
     if load is not None:
-        rate = load * experiment.capacity()
+        capacity = experiment.capacity()
+        if not 0 < capacity < math.inf:
+            which = "too few" if capacity == 0 else "most"
+            raise ValueError(
+                f"--load: {which} workflows meet their deadlines at any rate; give --rate or another --slo"
+            )
+        rate = load * capacity
     picks, times = _arrivals(experiment, rate, workflows, arrivals, burstiness, period, seed)
 
     runs: list[Run] = []
@@ -94,7 +105,7 @@ def simulate(
 
         rows = [summary.row() for summary in summaries]
         write_page(page, f"{fleet.name}: {trace}", [Scenario(name=f"{trace}", runs=runs, rows=rows)])
-        console.err.print(f"Wrote {page}", highlight=False)
+        console.note(f"Wrote {page}")
 
 
 def _check_positive(**flags: float | None) -> None:
@@ -137,20 +148,27 @@ def _arrivals(
     return picks, times
 
 
+def _check_export(path: Path) -> None:
+    from hexopt.cli import console
+
+    if not path.name.endswith((".json", ".json.gz", ".parquet")):
+        raise ValueError(f"--export {path}: expected a name that ends in .json, .trace.json or .parquet")
+    if path.suffix == ".parquet" and find_spec("pyarrow") is None:
+        raise ValueError(f"--export {path}: Parquet needs pyarrow: pip install 'hexopt[parquet]'")
+    console.check_writable("--export", path)
+
+
 def _export(run: Run, path: Path) -> None:
     from hexopt.cli import console
     from hexopt.simulation import export
 
-    name = path.name.removesuffix(".gz")
-    if name.endswith(".parquet"):
+    if path.suffix == ".parquet":
         export.write_parquet(run, path)
-    elif name.endswith(".trace.json"):
+    elif path.name.removesuffix(".gz").endswith(".trace.json"):
         export.write_chrome_trace(run, path)
-    elif name.endswith(".json"):
-        export.write_json(run, path)
     else:
-        raise ValueError(f"--export {path}: expected a name that ends in .json, .trace.json or .parquet")
-    console.err.print(f"Wrote {path}", highlight=False)
+        export.write_json(run, path)
+    console.note(f"Wrote {path}")
 
 
 def print_summaries(title: str, summaries: list[Summary]) -> None:

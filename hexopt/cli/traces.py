@@ -24,7 +24,7 @@ def info(
     from hexopt.cli import console
     from hexopt.traces.statistics import describe
 
-    summary = describe(console.load_workflows(trace, trace_format))
+    summary = describe(console.load_workflows(trace, trace_format, flag="trace"))
     if as_json:
         print(json.dumps(console.plain(summary)))
     else:
@@ -42,9 +42,9 @@ def convert(
     from hexopt.cli import console
     from hexopt.traces import write_trace
 
-    workflows = console.load_workflows(trace, trace_format)
-    calls = write_trace(workflows, out, block_size=block_size)
-    console.err.print(f"Wrote {len(workflows)} workflows, {calls} calls to {out}", highlight=False)
+    workflows = console.load_workflows(trace, trace_format, flag="trace")
+    write_trace(workflows, out, block_size=block_size)
+    console.say_written(workflows, out)
 
 
 @app.command()
@@ -66,18 +66,21 @@ def synth(
     rng = np.random.default_rng(seed)
     drawn = synthesize(family, workflows, rng)
     drawn = with_arrivals(drawn, poisson(rate, workflows, rng))
-    calls = write_trace(drawn, out)
-    console.err.print(f"Wrote {workflows} workflows, {calls} calls to {out}", highlight=False)
+    write_trace(drawn, out)
+    console.say_written(drawn, out)
 
 
 def _print(name: str, summary: TraceSummary) -> None:
+    from rich.markup import escape
     from rich.table import Table
 
     from hexopt.cli.console import out
 
     rate = "no arrival times" if summary.arrival_rate is None else f"{summary.arrival_rate:.4g} workflows/s"
-    families = ", ".join(f"{family or 'unnamed'} {count}" for family, count in summary.families.items())
-    out.print(f"[bold]{name}[/bold]: {summary.workflows:,} workflows ({families}), {summary.calls:,} calls, {rate}")
+    families = ", ".join(f"{escape(family) or 'unnamed'} {count}" for family, count in summary.families.items())
+    out.print(
+        f"[bold]{escape(name)}[/bold]: {summary.workflows:,} workflows ({families}), {summary.calls:,} calls, {rate}"
+    )
     out.print(
         f"{summary.prompt_tokens:,} prompt and {summary.output_tokens:,} output tokens; an endless prefix cache would "
         f"hold {summary.prefix_hit_ratio:.1%} of the prompts; {summary.with_deadline:,} workflows have a deadline",
@@ -101,7 +104,7 @@ def _print(name: str, summary: TraceSummary) -> None:
         kinds.add_column(column, justify="left" if column == "kind" else "right")
     for kind, k in summary.kinds.items():
         kinds.add_row(
-            kind, f"{k.calls:,}", f"{k.prompt.mean:,.0f}", f"{k.prompt.p95:,.0f}", f"{k.output.mean:,.0f}",
+            escape(kind), f"{k.calls:,}", f"{k.prompt.mean:,.0f}", f"{k.prompt.p95:,.0f}", f"{k.output.mean:,.0f}",
             f"{k.output.p95:,.0f}", f"{k.prefix_hit_ratio:.0%}",
         )  # fmt: skip
     out.print(kinds)
