@@ -32,6 +32,7 @@ BAD_FLAGS = [
     (("--slo-factor", "0"), "--slo-factor is 0.0"),
     (("--until", "0"), "--until is 0.0"),
     (("--burstiness", "0"), "--burstiness is 0.0"),
+    (("--rate", "1", "--arrivals", "gamma", "--burstiness", "1e200"), "burstiness is 1e+200, expected a number from"),
     (("--period", "0"), "--period is 0.0"),
     (("--arrivals", "bursty"), "Invalid value for '--arrivals'"),
     (("--policy", "best"), "policy 'best' is unknown; there are round-robin"),
@@ -139,6 +140,24 @@ def test_refuses_bad_synthesis(refused, tmp_path):
     assert "Missing argument" in refused(*SYNTH, "chat")
     assert "cannot be written" in refused(*SYNTH, "chat", tmp_path / "nowhere" / "out.jsonl")
     assert "Invalid value for '--block-size'" in refused("traces", "convert", "text-to-sql", out, "--block-size", "0")
+
+
+def test_refuses_folders_that_are_files_before_it_trains(refused, tmp_path, monkeypatch):
+    monkeypatch.setattr("hexopt.models.training.train", lambda *_, **__: pytest.fail("trained first"))
+    (tmp_path / "file").write_text("")
+    for out in (tmp_path / "file", tmp_path / "file" / "models"):
+        assert f"{tmp_path / 'file'} is a file, expected a folder" in refused("train", "--out", out)
+        assert f"{tmp_path / 'file'} is a file" in refused("profile", "aiconfigurator", "--out", out)
+    assert "nothing: holds no profile" in refused(
+        "train", "--out", tmp_path / "new", "--profiles", tmp_path / "nothing"
+    )
+
+
+def test_says_which_extra_is_missing(refused, tmp_path, monkeypatch):
+    monkeypatch.setattr("hexopt.models.profiling.aiconfigurator.PACKAGE", "no-such-package")
+    assert "pip install 'hexopt[profiles]'" in refused("profile", "aiconfigurator", "--out", tmp_path / "profiles")
+    monkeypatch.setattr("hexopt.cli.simulate.find_spec", lambda _: None)
+    assert "pip install 'hexopt[parquet]'" in refused(*RUN, "--export", tmp_path / "run.parquet")
 
 
 def test_refuses_unknown_commands(refused):

@@ -48,7 +48,8 @@ def gamma(rate: float, n: int, rng: np.random.Generator, burstiness: float) -> N
     rate, n, rng
         As of ``poisson``.
     burstiness
-        Coefficient of variation of the gaps, > 0: 1 is a Poisson process, above 1 arrivals come in bursts.
+        Coefficient of variation of the gaps, from 0.001 to 1000: 1 is a Poisson process, above 1 arrivals come in
+        bursts.
 
     Returns
     -------
@@ -61,7 +62,8 @@ def gamma(rate: float, n: int, rng: np.random.Generator, burstiness: float) -> N
         On values out of range.
     """
     _check(rate, n)
-    _check_positive("burstiness", burstiness)
+    if not 1e-3 <= burstiness <= 1e3:
+        raise ValueError(f"burstiness is {burstiness}, expected a number from 0.001 to 1000")
     shape = burstiness**-2
     return np.cumsum(rng.standard_gamma(shape, n)) / (shape * rate)
 

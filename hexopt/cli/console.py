@@ -39,6 +39,15 @@ def check_writable(flag: str, path: Path) -> None:
         raise ValueError(f"{flag} {path}: cannot be written")
 
 
+def check_folder(flag: str, path: Path) -> None:
+    """Refuse what cannot become a folder to write to, before the work for it begins."""
+    there = next((p for p in (path, *path.parents) if p.exists()), Path("/"))
+    if not there.is_dir():
+        raise ValueError(f"{flag} {path}: {there} is a file, expected a folder")
+    if not os.access(there, os.W_OK):
+        raise ValueError(f"{flag} {path}: cannot be written")
+
+
 def load_workflows(source: str, trace_format: str | None = None, flag: str = "--trace") -> list[Workflow]:
     """The workflows of a trace file or folder, or of the bundled sample of that name; ``flag`` names it in errors."""
     path = sample_path(source) if source in SAMPLES else Path(source)

@@ -15,12 +15,16 @@ def profile_aiconfigurator(
     out: Annotated[Path, typer.Option(help="Folder for the profiles.")],
 ) -> None:
     """Sample silicon-measured vLLM tables for every GPU type and LLM (extra [profiles])."""
-    from hexopt.cli.console import err
-    from hexopt.models.profiling.aiconfigurator import sample_all
+    from hexopt.cli import console
+    from hexopt.models.profiling.aiconfigurator import MissingPackageError, sample_all
 
-    with err.status("Sampling"):
-        written = sample_all(out)
-    err.print(f"Wrote {len(written)} profiles to {out}", highlight=False)
+    console.check_folder("--out", out)
+    try:
+        with console.err.status("Sampling"):
+            written = sample_all(out)
+    except MissingPackageError as error:
+        raise ValueError(str(error)) from error
+    console.note(f"Wrote {len(written)} profiles to {out}")
 
 
 def train(
@@ -34,6 +38,7 @@ def train(
     from hexopt.cli import console
     from hexopt.models.training import load_profiles, train, write_report
 
+    console.check_folder("--out", out)
     chosen = load_profiles(profiles)
     with console.err.status(f"Training on {len(chosen)} profiles"):
         report = train(chosen, seed=seed)
@@ -45,4 +50,4 @@ def train(
         table.add_row(*(value if isinstance(value, str) else f"{value:.3g}" for value in row.values()))
     console.out.print(table)
     for path in write_report(report, out):
-        console.err.print(f"Wrote {path}", highlight=False)
+        console.note(f"Wrote {path}")
