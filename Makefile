@@ -10,19 +10,20 @@ setup: $(VENV)/.ready
 $(VENV)/.ready: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --upgrade pip
-	$(BIN)/pip install --quiet --editable '.[dev]'
+	$(BIN)/pip install --quiet --editable '.[dev,profiles]'
 	touch $@
 
 demo: setup
 	$(BIN)/hexopt demo
 
 test: setup
+	scripts/install-debian
 	$(BIN)/pytest -n 2
 
 lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/python scripts/check-wheel $(VENV)/wheel-check
+	$(BIN)/python scripts/check-wheel
 
 format: setup
 	$(BIN)/ruff check --fix .
@@ -33,6 +34,7 @@ bench: setup
 	$(BIN)/python benchmarks/bench_latency_model.py
 
 docs: setup
+	$(BIN)/pip install --quiet --editable '.[docs]'
 	$(BIN)/python scripts/make-docs
 
 clean:

@@ -12,6 +12,7 @@ import os
 import sys
 from pathlib import Path
 
+_OURS = "HEXOPT_NUMBA_CACHE_DIR"
 _ROOMS = ("hexopt", "models", "solvers", "traces")
 
 
@@ -25,7 +26,9 @@ def _source_files() -> list[Path]:
 
 def use_cache_of_these_sources() -> None:
     """Point Numba's cache at this version's own folder, unless the user has chosen one."""
-    if "NUMBA_CACHE_DIR" in os.environ:
+    chosen = os.environ.get("NUMBA_CACHE_DIR")
+    # A parent process may have set it for sources that were edited since.
+    if chosen is not None and chosen != os.environ.get(_OURS):
         return
     digest = hashlib.sha256()
     for path in _source_files():
@@ -33,6 +36,6 @@ def use_cache_of_these_sources() -> None:
         digest.update(f"{path}:{stat.st_mtime_ns}:{stat.st_size}\n".encode())
     base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     folder = str(base / "hexopt" / f"numba-{digest.hexdigest()[:16]}")
-    os.environ["NUMBA_CACHE_DIR"] = folder
+    os.environ["NUMBA_CACHE_DIR"] = os.environ[_OURS] = folder
     if "numba" in sys.modules:
         sys.modules["numba"].config.CACHE_DIR = folder

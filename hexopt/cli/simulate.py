@@ -95,9 +95,9 @@ def simulate(
         if as_json:
             print(json.dumps(summary.row(), allow_nan=False), flush=True)
     if not as_json:
-        own_times = rate is None
-        title = f"{fleet.name}, {len(picks)} workflows at {len(picks) / max(times[-1], 1e-9):.3g}/s"
-        print_summaries(title + (" (the trace's own times)" if own_times else ""), summaries)
+        title = f"{fleet.name}, {len(picks)} workflows"
+        title += f" at {len(picks) / times[-1]:.3g}/s" if times[-1] > 0 else " at once"
+        print_summaries(title + (" (the trace's own times)" if rate is None else ""), summaries)
     if export is not None:
         _export(runs[-1], export)
     if page is not None:

@@ -1,0 +1,38 @@
+"""The package as it is installed.
+
+The checkout has the libraries at its top level, the package has them inside ``hexopt``: tools that look for modules in
+folders can follow only the layout of the built wheel.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def build_wheel(folder: Path) -> Path:
+    """Build the checkout's wheel into ``folder``, by way of its source distribution: nothing that lies about slips in.
+
+    Raises
+    ------
+    RuntimeError
+        With what the build printed, if it fails.
+    """
+    command = [sys.executable, "-m", "build", "--outdir", str(folder), str(ROOT)]
+    done = subprocess.run(command, check=False, capture_output=True, text=True)
+    if done.returncode:
+        raise RuntimeError(f"the wheel could not be built:\n{done.stdout}\n{done.stderr}")
+    (wheel,) = folder.glob("*.whl")
+    return wheel
+
+
+def unpacked_wheel(folder: Path) -> Path:
+    """Build the wheel into ``folder`` and unpack it there; returns the folder to import from."""
+    site = folder / "site"
+    with zipfile.ZipFile(build_wheel(folder)) as archive:
+        archive.extractall(site)
+    return site
