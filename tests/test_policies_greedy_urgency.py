@@ -28,7 +28,7 @@ def prefill(coef, new: float, done: float, budget: float, decodes: float, contex
 
 
 class PlainGreedyUrgency(BelievingOracle):
-    def __init__(self, imposed: float = 1.0, affinity: bool = True, urgency: float = 0.5) -> None:
+    def __init__(self, imposed: float = 1.0, affinity: bool = True, urgency: float = 0.75) -> None:
         self.weight, self.affinity, self.exponent = imposed, affinity, urgency
 
     def start(self):
@@ -41,7 +41,7 @@ class PlainGreedyUrgency(BelievingOracle):
         output, tail = self.beliefs(board, r)
         service = self.mean_seconds(board, call["prompt"], output)
         priority = deadline - service - tail
-        late = (service + tail) / max(deadline - now, (service + tail) / 4)
+        late = (service + tail) / max(deadline - now, (service + tail) / 2)
         urgency = max(late, 0.1) ** self.exponent
         costs = {}
         for i, instance in enumerate(board.instance):

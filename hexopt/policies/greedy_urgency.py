@@ -7,7 +7,7 @@ A ready call goes where ``urgency * finish + imposed`` is smallest:
 - *imposed*: predicted seconds by which it delays those calls (their decode steps grow, its prefill holds them up), each
   second counted with the delayed call's own urgency;
 - *urgency*: ``((service + tail) / (deadline - now)) ** exponent``: what is still needed over the time that is left,
-  within [0.1, 4]. Workflows with time to spare leave the fast instances to those without.
+  within [0.1, 2]. Workflows with time to spare leave the fast instances to those without.
 
 The tail behind the call is the same wherever it runs, so the earliest finish of the call is the earliest finish of the
 workflow. Queues are ordered by least slack, ``deadline - service - tail``.
@@ -28,7 +28,7 @@ URGENCY = 2
 """Places in ``Knowledge.weights``: weight of the imposed delay; whether to look into the prefix caches; exponent."""
 
 _CALM = 0.1
-_LATE = 4.0
+_LATE = 2.0
 
 
 @kernel

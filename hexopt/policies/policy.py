@@ -171,7 +171,7 @@ class GreedyUrgency(Policy):
 
     imposed: float = 1.0
     affinity: bool = True
-    urgency: float = 0.5
+    urgency: float = 0.75
 
     name: ClassVar[str] = "greedy-urgency"
     code: ClassVar[int] = compiled.GREEDY_URGENCY
@@ -179,7 +179,7 @@ class GreedyUrgency(Policy):
     @property
     def label(self) -> str:
         changed = [f"imposed={self.imposed:g}"] if self.imposed != 1.0 else []
-        changed += [f"urgency={self.urgency:g}"] if self.urgency != 0.5 else []
+        changed += [f"urgency={self.urgency:g}"] if self.urgency != 0.75 else []
         changed += [] if self.affinity else ["affinity=false"]
         return f"{self.name}({', '.join(changed)})" if changed else self.name
 
