@@ -23,7 +23,7 @@ def error_figure(report: TrainingReport) -> Any:
         figure.add_trace(go.Bar(y=[100 * e.mape for e in found], **style), row=1, col=1)
         figure.add_trace(go.Bar(y=[100 * e.beyond_mape for e in found], showlegend=False, **style), row=2, col=1)
     figure.update_yaxes(title_text="MAPE, %", row=1, col=1)
-    figure.update_yaxes(title_text="MAPE, %", type="log", row=2, col=1)
+    figure.update_yaxes(title_text="MAPE, %", type="log", tickvals=[1, 2, 5, 10, 20, 50, 100], row=2, col=1)
     figure.update_xaxes(tickangle=60, tickfont_size=9)
     figure.update_layout(
         title="Step time: error by cell and regressor", barmode="group", template="plotly_white", height=900
