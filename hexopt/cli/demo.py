@@ -42,13 +42,13 @@ def demo(
             with console.err.status(f"{name} at {load:.0%} of capacity"):
                 runs.append(experiment.run(make_policy(name), picks, times))
         summaries = [summarise(run, experiment.standalone[picks]) for run in runs]
-        title = f"{fleet.name} at {load:.0%} of its capacity ({rate:.3f} workflows/s)"
+        title = f"{load:.0%} of capacity ({rate:.3f} workflows/s)"
         rows = [summary.row() for summary in summaries]
         if as_json:
             for row in rows:
                 print(json.dumps({"load": load, "rate": rate, **row}, allow_nan=False))
         else:
-            print_summaries(f"{title}, {WORKFLOWS} Text-to-SQL workflows", summaries)
+            print_summaries(f"{fleet.name} at {title}, {WORKFLOWS} Text-to-SQL workflows", summaries)
         scenarios.append(Scenario(name=title, runs=runs, rows=rows))
     write_page(out, "HexOpt: Text-to-SQL on a mixed GPU cluster", scenarios)
     console.note(f"Wrote {out}: open it in a browser")
