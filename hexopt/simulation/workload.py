@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from hexopt.simulation.contents import ContentTree
 from hexopt.simulation.state import NONE, STAGE, WORKFLOW
+from hexopt.simulation.templates import TemplateContents
 from hexopt.traces.workflow import TraceError, Workflow
 
 LONGEST = 1 << 30
@@ -71,20 +71,12 @@ class Workload:
 
     def _compile(self) -> None:
         kind = {name: k for k, name in enumerate(self.kinds)}
-        shared = ContentTree()
-        stage = np.zeros(int(self.stages.sum()), dtype=STAGE)
+        contents = TemplateContents()
+        self._stage = np.zeros(int(self.stages.sum()), dtype=STAGE)
         children: list[int] = []
         edges: list[int] = []
-        locals_parent: list[int] = []
-        locals_end: list[int] = []
-        local_nodes: list[int] = []
-        leaf_local = np.full(stage.shape[0], NONE, dtype=np.int64)
-        leaf_shared = np.full(stage.shape[0], NONE, dtype=np.int64)
-        root_of_local: list[int] = []
-        r = 0
-        for workflow in self.workflows:
-            below: dict[int, ContentTree] = {}
-            leaves: list[tuple[int, int, int]] = []
+        for first, workflow in zip(self.first_stage, self.workflows, strict=True):
+            contents.add(workflow)
             position = {s.id: k for k, s in enumerate(workflow.stages)}
             offspring: list[list[int]] = [[] for _ in workflow.stages]
             made: dict[str, int] = {}
@@ -96,52 +88,20 @@ class Workload:
                     )
                 for parent in dict.fromkeys(s.parents):
                     offspring[position[parent]].append(k)
-                row = stage[r + k]
+                row = self._stage[first + k]
                 row["prompt"], row["output"] = s.prompt_tokens, s.output_tokens
                 row["kind"], row["tool_delay"] = kind[s.kind], s.tool_delay
                 row["parents_left"] = len(set(s.parents))
                 row["occurrence"] = made.get(s.kind, 0)
                 made[s.kind] = made.get(s.kind, 0) + 1
-                cut = next((n for n, p in enumerate(s.prefixes) if p.local), len(s.prefixes))
-                root = shared.insert((p.segment, p.tokens) for p in s.prefixes[:cut])
-                leaf_shared[r + k] = root
-                path = [(p.segment, p.tokens) for p in s.prefixes[cut:]]
-                if s.output_segment is not None:
-                    path.append((s.output_segment, s.output_tokens))
-                if path:
-                    tree = below.setdefault(root, ContentTree())
-                    leaves.append((r + k, root, tree.insert(path)))
-            base = len(locals_parent)
-            for root, tree in below.items():
-                nodes, number = tree.table()
-                start = len(locals_parent) - base
-                offset = shared.end[root] if root != NONE else 0
-                for node in nodes:
-                    inner = node["parent"] != NONE
-                    locals_parent.append(int(node["parent"]) + start if inner else NONE)
-                    root_of_local.append(NONE if inner else root)
-                    locals_end.append(int(node["end"]) + offset)
-                for stage_index, its_root, leaf in leaves:
-                    if its_root == root:
-                        leaf_local[stage_index] = number[leaf] + start
-            local_nodes.append(len(locals_parent) - base)
             for k, found in enumerate(offspring):
-                stage[r + k]["first_child"] = len(children)
-                stage[r + k]["children"] = len(found)
+                self._stage[first + k]["first_child"] = len(children)
+                self._stage[first + k]["children"] = len(found)
                 children += found
             edges.append(sum(len(found) for found in offspring))
-            r += len(workflow.stages)
-        self.shared_node, number = shared.table()
-        renumber = np.append(number, NONE)
-        self._stage = stage
         self._child = np.array(children, dtype=np.int32)
         self._edges = np.array(edges, dtype=np.int64)
-        self._leaf_shared = renumber[leaf_shared]
-        self._leaf_local = leaf_local
-        self._local_parent = np.array(locals_parent, dtype=np.int64)
-        self._local_root = renumber[np.array(root_of_local, dtype=np.int64)]
-        self._local_end = np.array(locals_end, dtype=np.int64)
-        self._local_nodes = np.array(local_nodes, dtype=np.int64)
+        self._nodes = contents.nodes()
 
     @property
     def calls(self) -> int:
@@ -171,17 +131,7 @@ class Workload:
         edge_rows = _ranges(_shifts(self._edges)[picks], edge_counts)
         child = self._child[edge_rows] + np.repeat(shift, edge_counts)
         stage["first_child"] += np.repeat(_shifts(edge_counts) - _shifts(self._edges)[picks], counts)
-        node_counts = self._local_nodes[picks]
-        node_rows = _ranges(_shifts(self._local_nodes)[picks], node_counts)
-        node_base = self.shared_node.shape[0] + _shifts(node_counts)
-        node = np.zeros(self.shared_node.shape[0] + node_rows.shape[0], dtype=self.shared_node.dtype)
-        node[: self.shared_node.shape[0]] = self.shared_node
-        own = node[self.shared_node.shape[0] :]
-        inner = self._local_parent[node_rows]
-        own["parent"] = np.where(inner == NONE, self._local_root[node_rows], inner + np.repeat(node_base, node_counts))
-        own["end"] = self._local_end[node_rows]
-        local = self._leaf_local[rows]
-        stage["leaf"] = np.where(local == NONE, self._leaf_shared[rows], local + np.repeat(node_base, counts))
+        stage["leaf"], node = self._nodes_of(picks, rows)
         for field in ("ready", "start", "first_token", "finish"):
             stage[field] = np.nan
         for field in ("instance", "node", "left", "right", "next_here", "previous_here"):
@@ -197,3 +147,21 @@ class Workload:
         workflow["stages"] = counts
         workflow["stages_left"] = counts
         return Jobs(stage, child.astype(np.int32), workflow, node, picks)
+
+    def _nodes_of(
+        self, picks: NDArray[np.int64], rows: NDArray[np.int64]
+    ) -> tuple[NDArray[np.int64], NDArray[np.void]]:
+        """Each call's leaf, and all nodes: the shared ones, then each drawn workflow's own."""
+        nodes = self._nodes
+        counts = nodes.local_nodes[picks]
+        own_rows = _ranges(_shifts(nodes.local_nodes)[picks], counts)
+        base = nodes.shared.shape[0] + _shifts(counts)
+        node = np.zeros(nodes.shared.shape[0] + own_rows.shape[0], dtype=nodes.shared.dtype)
+        node[: nodes.shared.shape[0]] = nodes.shared
+        own = node[nodes.shared.shape[0] :]
+        inner = nodes.local_parent[own_rows]
+        own["parent"] = np.where(inner == NONE, nodes.local_root[own_rows], inner + np.repeat(base, counts))
+        own["end"] = nodes.local_end[own_rows]
+        local = nodes.leaf_local[rows]
+        leaf = np.where(local == NONE, nodes.leaf_shared[rows], local + np.repeat(base, self.stages[picks]))
+        return leaf, node
