@@ -9,7 +9,7 @@ sample is run.
 from __future__ import annotations
 
 import argparse
-import resource
+import tracemalloc
 from pathlib import Path
 
 from hexopt.cluster import load_cluster
@@ -47,14 +47,17 @@ def main() -> None:
                 f"| {name} | {run.policy} | {run.stage.shape[0]:,} | {each * 1e6:.2f} | {1 / each:,.0f} |", flush=True
             )
 
-    print("\n| calls (round-robin, 4 x A100) | us a call | bytes a call |\n|---|---|---|")
+    print("\n| calls (round-robin, 4 x A100) | us a call | peak bytes a call |\n|---|---|---|")
     experiment = Experiment.of(workflows, load_cluster("a100"))
+    policy = POLICIES["round-robin"]()
     for count in (500, 5_000, 52_000):
-        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        run = fastest(experiment, POLICIES["round-robin"](), count, 0.2, runs=1)
-        grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024
+        run = fastest(experiment, policy, count, 0.2, runs=3)
         calls = run.stage.shape[0]
-        print(f"| {calls:,} | {run.engine_cpu_seconds / calls * 1e6:.2f} | {grown / calls:,.0f} |", flush=True)
+        tracemalloc.start()
+        experiment.run(policy, *experiment.sample(count, 0.2, 0))
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        print(f"| {calls:,} | {run.engine_cpu_seconds / calls * 1e6:.2f} | {peak / calls:,.0f} |", flush=True)
 
 
 if __name__ == "__main__":
