@@ -53,6 +53,7 @@ def make_run(
         kinds=kinds,
         cluster=fake_cluster(*gpus),
         engine_cpu_seconds=0.5,
+        scheduler_cpu_seconds=0.25,
         decisions=len(stages),
         end=end,
     )

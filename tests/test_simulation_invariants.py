@@ -12,6 +12,7 @@ from random_workload import ALL_POLICIES, RATE, random_experiment, small_cluster
 
 from hexopt.models.roofline import features
 from hexopt.policies.registry import make_policy
+from hexopt.simulation.cycles import COUNTS
 from hexopt.simulation.experiment import Experiment
 from hexopt.simulation.loop import FINISHED, PAUSED
 from hexopt.simulation.simulator import Run, advance, build, fleet_of, instance_table
@@ -175,3 +176,15 @@ def test_a_found_prefix_is_not_computed_again():
     assert run.stage["cached"].tolist() == [0, 208]
     second = one_chunk(coef, 92, 208) + sum(decodes(coef, [300 + k]) for k in range(1, 5))
     assert_close(run.stage["finish"][1] - run.stage["finish"][0], second)
+
+
+@pytest.mark.skipif(not COUNTS, reason="this processor has no cycle counter for programs")
+def test_deciding_is_a_part_of_the_time_and_grows_with_the_rule():
+    experiment = random_experiment(11)
+    picks, arrivals = experiment.sample(600, rate=RATE, seed=11)
+    parts = {}
+    for name in ("round-robin", "greedy-urgency"):
+        run = experiment.run(make_policy(name), picks, arrivals)
+        assert 0.0 < run.scheduler_cpu_seconds < run.engine_cpu_seconds
+        parts[name] = run.scheduler_cpu_seconds / run.decisions
+    assert parts["round-robin"] < parts["greedy-urgency"]

@@ -110,4 +110,4 @@ def test_use_of_the_instances_is_over_the_whole_run():
     assert summary.utilisation == pytest.approx((5 / 20 + 15 / 20) / 2)
     assert summary.kv_usage == pytest.approx((100 / (50 * 20) + 300 / (100 * 20)) / 2)
     assert summary.cache_hit_rate == pytest.approx(0.3) and summary.preemptions == 3
-    assert summary.scheduler_us_per_call == pytest.approx(0.5e6)
+    assert summary.scheduler_us_per_call == pytest.approx(0.25e6)

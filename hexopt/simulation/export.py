@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import math
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from io import TextIOWrapper
@@ -201,6 +202,7 @@ def _about(run: Run) -> dict[str, Any]:
         "end_s": run.end,
         "decisions": run.decisions,
         "engine_cpu_s": run.engine_cpu_seconds,
+        "scheduler_cpu_s": None if math.isnan(run.scheduler_cpu_seconds) else run.scheduler_cpu_seconds,
         "kinds": list(run.kinds),
         "instances": {
             "name": [i.name for i in run.cluster.instances],

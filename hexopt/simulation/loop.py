@@ -7,6 +7,7 @@ import math
 
 from hexopt.models.kernel import kernel
 from hexopt.policies.compiled import EXTERNAL, ended, place
+from hexopt.simulation.cycles import cycles
 from hexopt.simulation.engine import FOREVER, arrive, begin_step, end_step
 from hexopt.simulation.queues import pop_delayed, push_delayed
 from hexopt.simulation.state import NONE
@@ -119,7 +120,10 @@ def run(sim, know, policy, finished, until):
             r = sim.ready[clock.ready_done]
             clock.ready_done += 1
             clock.decisions += 1
-            arrive(sim, place(policy, sim, know, r, now), r, now)
+            started = cycles()
+            i = place(policy, sim, know, r, now)
+            clock.decision_cycles += cycles() - started
+            arrive(sim, i, r, now)
         clock.ready = 0
         clock.ready_done = 0
         for i in range(instances):

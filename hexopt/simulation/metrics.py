@@ -96,7 +96,7 @@ def summarise(run: Run, standalone: NDArray[np.float64]) -> Summary:
         cache_hit_rate=float(instance["cached_tokens"].sum() / max(looked_up, 1)),
         preemptions=int(instance["preemptions"].sum()),
         engine_cpu_s=run.engine_cpu_seconds,
-        scheduler_us_per_call=run.engine_cpu_seconds / max(calls, 1) * 1e6,
+        scheduler_us_per_call=run.scheduler_cpu_seconds / max(run.decisions, 1) * 1e6,
     )
 
 

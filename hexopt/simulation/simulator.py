@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from hexopt.cluster import Cluster
 from hexopt.policies.knowledge import Knowledge
 from hexopt.policies.policy import Fleet, Policy, Training
+from hexopt.simulation.cycles import COUNTS, read_cycles
 from hexopt.simulation.loop import DECIDE, PAUSED, place_external, run
 from hexopt.simulation.state import CLOCK, ENTRY, INSTANCE, NODE_HERE, NONE, Simulation
 from hexopt.simulation.workload import Jobs
@@ -38,6 +39,8 @@ class Run:
         Where it ran.
     engine_cpu_seconds
         Processor seconds of the event loop, the policy included.
+    scheduler_cpu_seconds
+        The policy's part of them, by the processor's cycle counter; NaN where there is none.
     decisions
         Placements made.
     end
@@ -51,6 +54,7 @@ class Run:
     kinds: tuple[str, ...]
     cluster: Cluster
     engine_cpu_seconds: float
+    scheduler_cpu_seconds: float
     decisions: int
     end: float
 
@@ -154,7 +158,9 @@ def advance(sim: Simulation, know: Knowledge, policy: Policy, until: float = mat
             return reason
         clock: Any = sim.clock[0]
         for r in sim.ready[int(clock["ready_done"]) : int(clock["ready"])].copy():
+            started = read_cycles()
             i, priority = policy.place(sim, know, int(r), float(clock["now"]))
+            clock["decision_cycles"] += read_cycles() - started
             place_external(sim, int(r), i, priority)
 
 
@@ -192,9 +198,9 @@ def simulate(
     know = policy.prepare(fleet, training, jobs.workflow.shape[0])
     # Loads or compiles the event loop, which is not the engine's time.
     advance(sim, know, policy, until=-1.0)
-    started = time.process_time()
+    started, first = time.process_time(), read_cycles()
     reason = advance(sim, know, policy, until)
-    spent = time.process_time() - started
+    counted, spent = read_cycles() - first, time.process_time() - started
     end = until if reason == PAUSED else float(np.nanmax(sim.workflow["finish"], initial=0.0))
     return Run(
         policy=policy.label,
@@ -204,6 +210,7 @@ def simulate(
         kinds=kinds,
         cluster=cluster,
         engine_cpu_seconds=spent,
+        scheduler_cpu_seconds=spent * float(sim.clock["decision_cycles"][0]) / counted if COUNTS else math.nan,
         decisions=int(sim.clock["decisions"][0]),
         end=end,
     )

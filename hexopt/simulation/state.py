@@ -131,6 +131,7 @@ CLOCK = np.dtype(
         ("ready_done", "i8"),
         ("stages_left", "i8"),
         ("decisions", "i8"),
+        ("decision_cycles", "i8"),
     ]
 )
 """The event loop's own record; shape (1,)."""
