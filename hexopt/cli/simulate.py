@@ -46,8 +46,8 @@ def simulate(
     until: Annotated[float | None, typer.Option(help="Stop at this simulated time, seconds.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object a policy.")] = False,
     export: Annotated[
-        Path | None,
-        typer.Option(help="Write the last policy's run: .json, .parquet, or .trace.json for Perfetto."),
+        list[Path] | None,
+        typer.Option(help="Write the last policy's run: .json, .parquet, or .trace.json for Perfetto; several times."),
     ] = None,
     page: Annotated[Path | None, typer.Option(help="Write a self-contained HTML page.")] = None,
 ) -> None:
@@ -66,8 +66,8 @@ def simulate(
     from hexopt.simulation.experiment import Experiment
     from hexopt.simulation.metrics import summarise
 
-    if export is not None:
-        _check_export(export)
+    for path in export or ():
+        _check_export(path)
     if page is not None:
         console.check_writable("--page", page)
     policies = [make_policy(text) for text in policy or ["greedy-urgency"]]
@@ -98,8 +98,8 @@ def simulate(
         title = f"{fleet.name}, {len(picks)} workflows"
         title += f" at {len(picks) / times[-1]:.3g}/s" if times[-1] > 0 else " at once"
         print_summaries(title + (" (the trace's own times)" if rate is None else ""), summaries)
-    if export is not None:
-        _export(runs[-1], export)
+    for path in export or ():
+        _export(runs[-1], path)
     if page is not None:
         from hexopt.report import Scenario, write_page
 
