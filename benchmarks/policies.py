@@ -13,12 +13,13 @@ from __future__ import annotations
 import argparse
 import math
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 from scipy import stats
 
-from hexopt.cluster import load_cluster
+from hexopt.cluster import Cluster, load_cluster
 from hexopt.policies.policy import (
     EarliestDeadline,
     GreedyUrgency,
@@ -76,6 +77,12 @@ def best_hexgen_flow(
         (HexGenFlow(a, shipped), measured(experiment, HexGenFlow(a, shipped), rate, workflows, seeds)) for a in alphas
     ]
     return min(runs, key=lambda item: float(np.mean([s.p95_s for s in item[1]])))
+
+
+def at_speeds(cluster: Cluster, speeds: dict[str, str]) -> Cluster:
+    """``cluster`` with GPU types as fast as ``speeds`` says, against the latency model."""
+    instances = [replace(i, speed=float(speeds.get(i.cell.cell.gpu, 1.0))) for i in cluster.instances]
+    return replace(cluster, instances=tuple(instances))
 
 
 def table(
@@ -146,6 +153,8 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=10)
     parser.add_argument("--workflows", type=int, default=600)
     parser.add_argument("--alphas", type=float, nargs="+", default=ALPHAS, help="of HexGen-Flow")
+    parser.add_argument("--speed", nargs="+", default=[], metavar="GPU=FACTOR", help="as if a GPU type were faster")
+    parser.add_argument("--loads", type=float, nargs="+", default=LOADS)
     parser.add_argument("--only", choices=sorted(TRACES))
     parser.add_argument("--cluster", choices=("hetero-1", "hetero-2"))
     options = parser.parse_args()
@@ -153,11 +162,12 @@ def main() -> None:
         workflows = read_trace(options.traces / f"input_file_{name}.json")
         training = read_trace(options.traces / f"input_file_{TRACES[name]}.json")
         for cluster in [options.cluster] if options.cluster else ("hetero-1", "hetero-2"):
-            experiment = Experiment.of(workflows, load_cluster(cluster), training=training)
+            fleet = at_speeds(load_cluster(cluster), dict(item.split("=") for item in options.speed))
+            experiment = Experiment.of(workflows, fleet, training=training)
             capacity = experiment.capacity()
             deadline = float(experiment.deadline[0])
             print(f"## {name} on {cluster}: capacity {capacity:.3f} workflows/s, deadline {deadline:.0f} s\n")
-            for load in LOADS:
+            for load in options.loads:
                 print(f"### {load:.0%} of capacity ({load * capacity:.3f} workflows/s)\n")
                 print(
                     "\n".join(table(experiment, options.alphas, load, capacity, options.workflows, options.seeds)),

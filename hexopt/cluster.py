@@ -8,9 +8,11 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from hexopt.models.cells import LatencyCell, latency
+from hexopt.models.cells import LatencyCell, LatencyError, LatencyModels, bundled_latency, read_latency
 
 
 class ClusterError(ValueError):
@@ -35,6 +37,8 @@ class Instance:
         Whether automatic prefix caching is on.
     price
         Money an hour for the whole instance.
+    speed
+        Against the latency model: at 0.8 every step takes 1 / 0.8 of what it says.
     """
 
     name: str
@@ -46,6 +50,12 @@ class Instance:
     kv_tokens: int
     prefix_caching: bool
     price: float
+    speed: float = 1.0
+
+    @property
+    def coef(self) -> NDArray[np.float64]:
+        """Coefficients of its step time (seconds), shape (``N_FEATURES``,)."""
+        return self.cell.coef / self.speed
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +86,7 @@ class _InstanceRow(BaseModel):
     kv_tokens: int | None = Field(default=None, ge=1)
     prefix_caching: bool | None = None
     price: float | None = Field(default=None, ge=0, allow_inf_nan=False)
+    speed: float = Field(default=1.0, ge=0.01, le=100)
 
 
 class _ClusterFile(BaseModel):
@@ -83,6 +94,7 @@ class _ClusterFile(BaseModel):
 
     name: str | None = None
     llm: str | None = None
+    latency: str | None = None
     max_num_seqs: int | None = Field(default=None, ge=1, le=65536)
     max_num_batched_tokens: int | None = Field(default=None, ge=16, le=1 << 20)
     block_size: int | None = Field(default=None, ge=1, le=1024)
@@ -136,10 +148,15 @@ def parse_cluster(document: dict[str, Any], where: str, default_name: str = "clu
         place = ".".join(f"instance[{p}]" if isinstance(p, int) else str(p) for p in first["loc"])
         place = place.replace("instance.instance[", "instance[")
         raise ClusterError(f"{where}: {place}: {first['msg']}") from error
+    try:
+        # Relative to the cluster's file, wherever the command is run.
+        own = None if parsed.latency is None else read_latency(Path(where).parent / parsed.latency)
+    except LatencyError as error:
+        raise ClusterError(f"{where}: latency: {error}") from error
     rows = [
         instance
         for number, row in enumerate(parsed.instance)
-        for instance in _replicas(parsed, row, f"{where}: instance[{number}]")
+        for instance in _replicas(parsed, row, own or bundled_latency(), f"{where}: instance[{number}]")
     ]
     names = [instance.name for instance in rows]
     for name in names:
@@ -151,12 +168,12 @@ def parse_cluster(document: dict[str, Any], where: str, default_name: str = "clu
     return Cluster(parsed.name or default_name, tuple(rows), where)
 
 
-def _replicas(cluster: _ClusterFile, row: _InstanceRow, where: str) -> list[Instance]:
+def _replicas(cluster: _ClusterFile, row: _InstanceRow, models: LatencyModels, where: str) -> list[Instance]:
     llm = row.llm or cluster.llm
     if llm is None:
         raise ClusterError(f"{where}: llm is missing, here and at the top")
     try:
-        cell = latency(row.gpu, llm, row.tp, row.pp)
+        cell = models.of(row.gpu, llm, row.tp, row.pp)
     except ValueError as error:
         raise ClusterError(f"{where}: {error}") from error
 
@@ -188,6 +205,7 @@ def _replicas(cluster: _ClusterFile, row: _InstanceRow, where: str) -> list[Inst
             kv_tokens=kv_tokens,
             prefix_caching=True if caching is None else caching,
             price=row.price or 0.0,
+            speed=row.speed,
         )
         for k in range(row.count)
     ]

@@ -7,7 +7,7 @@
 """
 
 from hexopt.models.catalogue import GPUS, LLMS, Gpu, Llm
-from hexopt.models.cells import Cell, LatencyCell, LatencyError, latency, load_cells
+from hexopt.models.cells import Cell, LatencyCell, LatencyError, LatencyModels, latency, load_cells, read_latency
 from hexopt.models.online import OnlineCorrection
 from hexopt.models.roofline import FEATURE_NAMES, features, seconds, step_seconds
 
@@ -19,11 +19,13 @@ __all__ = [
     "Gpu",
     "LatencyCell",
     "LatencyError",
+    "LatencyModels",
     "Llm",
     "OnlineCorrection",
     "features",
     "latency",
     "load_cells",
+    "read_latency",
     "seconds",
     "step_seconds",
 ]

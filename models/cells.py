@@ -1,4 +1,4 @@
-"""How fast each (GPU type, LLM, parallelism) is, and how many tokens its KV cache holds: the bundled latency models.
+"""Latency models: how fast each (GPU type, LLM, parallelism) is, and how many tokens its KV cache holds.
 
 ``latency.json`` holds, for each cell, the coefficients of :mod:`hexopt.models.roofline`. ``scripts/make-latency``
 writes it from the frozen profiles; ``docs/latency.md`` tells where those come from and how good they are.
@@ -7,9 +7,12 @@ writes it from the frozen profiles; ``docs/latency.md`` tells where those come f
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from importlib import resources
+from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -91,32 +94,100 @@ class _Refused(NamedTuple):
     reason: str
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class LatencyModels:
+    """Latency models of many cells, as one file holds them.
+
+    Parameters
+    ----------
+    cells
+        The models.
+    refused
+        Cells that could not be profiled, and why.
+    """
+
+    cells: Mapping[Cell, LatencyCell]
+    refused: Mapping[Cell, _Refused]
+
+    def of(self, gpu: str, llm: str, tp: int | None = None, pp: int | None = None) -> LatencyCell:
+        """Latency model of ``llm`` on ``gpu``; see :func:`latency`."""
+        if gpu not in GPUS:
+            raise UnknownGpuError(f"unknown GPU {gpu!r}, expected one of {', '.join(GPUS)}")
+        if llm not in LLMS:
+            raise UnknownLlmError(f"unknown LLM {llm!r}, expected one of {', '.join(LLMS)}")
+        default_tp, default_pp = default_parallelism(gpu, llm)
+        if tp is not None or pp is not None:
+            default_tp = default_pp = 1
+        wanted = Cell(gpu, llm, default_tp if tp is None else tp, default_pp if pp is None else pp)
+        if wanted in self.cells:
+            return self.cells[wanted]
+        there = [cell for cell in self.cells if cell.gpu == gpu and cell.llm == llm]
+        if not there:
+            served = sorted({cell.llm for cell in self.cells if cell.gpu == gpu})
+            raise UnknownLlmError(f"{llm} cannot be served on {gpu}, which serves {', '.join(served) or 'nothing'}")
+        profiled = "profiled are " + "; ".join(f"tp={cell.tp} pp={cell.pp}" for cell in sorted(there))
+        why = self.refused.get(wanted)
+        if why is None:
+            raise UnknownParallelismError(f"no latency model of {wanted}, {profiled}")
+        if why.fits:
+            raise UnknownParallelismError(f"{wanted}: {why.reason}; {profiled}")
+        raise DoesNotFitError(f"{wanted} does not fit in memory: {why.reason}; {profiled}")
+
+
+def read_latency(path: Path) -> LatencyModels:
+    """Read latency models from a file like the bundled ``latency.json``, which ``hexopt train`` writes.
+
+    Raises
+    ------
+    LatencyError
+        Naming the file and what is wrong with it.
+    """
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise LatencyError(f"{path}: cannot be read: {error.strerror}") from error
+    except ValueError as error:
+        raise LatencyError(f"{path}: is not JSON: {error}") from error
+    if not isinstance(document, dict) or document.get("features") != list(FEATURE_NAMES):
+        raise LatencyError(f"{path}: features are not those of this version: train anew with hexopt train")
+    try:
+        cells = {model.cell: model for model in map(_model, document["cells"])}
+        refused = {_cell(row): _Refused(row["fits"], row["reason"]) for row in document["refused"]}
+    except (KeyError, TypeError, ValueError) as error:
+        what = f"{error} is missing" if isinstance(error, KeyError) else str(error)
+        raise LatencyError(f"{path}: {what}") from error
+    return LatencyModels(MappingProxyType(cells), MappingProxyType(refused))
+
+
+def _cell(row: dict[str, Any]) -> Cell:
+    return Cell(row["gpu"], row["llm"], int(row["tp"]), int(row["pp"]))
+
+
+def _model(row: dict[str, Any]) -> LatencyCell:
+    cell = _cell(row)
+    coef, raw = (np.array(row[key], dtype=np.float64) for key in ("coef", "raw_coef"))
+    for name, values in (("coef", coef), ("raw_coef", raw)):
+        if values.shape != (len(FEATURE_NAMES),) or not (np.isfinite(values) & (values >= 0.0)).all():
+            raise ValueError(f"{name} of {cell}: expected {len(FEATURE_NAMES)} numbers, none negative")
+        values.flags.writeable = False
+    if not int(row["kv_tokens"]) > 0:
+        raise ValueError(f"kv_tokens of {cell} is {row['kv_tokens']}, expected at least 1")
+    return LatencyCell(cell, coef, raw, int(row["kv_tokens"]), bool(row["estimated"]), str(row["provenance"]))
+
+
 @cache
-def _bundled() -> tuple[dict[Cell, LatencyCell], dict[Cell, _Refused]]:
-    text = resources.files("hexopt.models").joinpath("latency.json").read_text(encoding="utf-8")
-    document: dict[str, Any] = json.loads(text)
-    if document["features"] != list(FEATURE_NAMES):
-        raise LatencyError("latency.json was written for other features: run scripts/make-latency")
-    cells = {}
-    for row in document["cells"]:
-        cell = Cell(row["gpu"], row["llm"], row["tp"], row["pp"])
-        coef, raw = (np.array(row[key], dtype=np.float64) for key in ("coef", "raw_coef"))
-        coef.flags.writeable = raw.flags.writeable = False
-        cells[cell] = LatencyCell(cell, coef, raw, row["kv_tokens"], row["estimated"], row["provenance"])
-    refused = {
-        Cell(row["gpu"], row["llm"], row["tp"], row["pp"]): _Refused(row["fits"], row["reason"])
-        for row in document["refused"]
-    }
-    return cells, refused
+def bundled_latency() -> LatencyModels:
+    """The latency models that come with HexOpt (read once)."""
+    return read_latency(Path(str(resources.files("hexopt.models").joinpath("latency.json"))))
 
 
 def load_cells() -> dict[Cell, LatencyCell]:
-    """All bundled latency models (read once; the dictionary is yours to change)."""
-    return dict(_bundled()[0])
+    """All bundled latency models (the dictionary is yours to change)."""
+    return dict(bundled_latency().cells)
 
 
 def latency(gpu: str, llm: str, tp: int | None = None, pp: int | None = None) -> LatencyCell:
-    """Latency model of ``llm`` on ``gpu``.
+    """Bundled latency model of ``llm`` on ``gpu``.
 
     Parameters
     ----------
@@ -130,25 +201,4 @@ def latency(gpu: str, llm: str, tp: int | None = None, pp: int | None = None) ->
     UnknownGpuError, UnknownLlmError, UnknownParallelismError, DoesNotFitError
         All of them :class:`LatencyError` and ``ValueError``, with a one-line message that lists what exists.
     """
-    if gpu not in GPUS:
-        raise UnknownGpuError(f"unknown GPU {gpu!r}, expected one of {', '.join(GPUS)}")
-    if llm not in LLMS:
-        raise UnknownLlmError(f"unknown LLM {llm!r}, expected one of {', '.join(LLMS)}")
-    default_tp, default_pp = default_parallelism(gpu, llm)
-    if tp is not None or pp is not None:
-        default_tp = default_pp = 1
-    wanted = Cell(gpu, llm, default_tp if tp is None else tp, default_pp if pp is None else pp)
-    cells, refused = _bundled()
-    if wanted in cells:
-        return cells[wanted]
-    there = [cell for cell in cells if cell.gpu == gpu and cell.llm == llm]
-    if not there:
-        served = sorted({cell.llm for cell in cells if cell.gpu == gpu})
-        raise UnknownLlmError(f"{llm} cannot be served on {gpu}, which serves {', '.join(served)}")
-    profiled = "profiled are " + "; ".join(f"tp={cell.tp} pp={cell.pp}" for cell in sorted(there))
-    why = refused.get(wanted)
-    if why is None:
-        raise UnknownParallelismError(f"no latency model of {wanted}, {profiled}")
-    if why.fits:
-        raise UnknownParallelismError(f"{wanted}: {why.reason}; {profiled}")
-    raise DoesNotFitError(f"{wanted} does not fit in memory: {why.reason}; {profiled}")
+    return bundled_latency().of(gpu, llm, tp, pp)

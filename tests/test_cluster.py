@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import json
+from importlib import resources
+
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from hexopt.cluster import ClusterError, bundled_clusters, load_cluster, parse_cluster
-from hexopt.models.cells import latency
+from hexopt.models.cells import Cell, latency
+from hexopt.models.regressors import DEFAULT
+from hexopt.models.training import load_profiles, train, write_report
+from hexopt.simulation.simulator import fleet_of
 
 TOP = 'llm = "llama-3.1-8b"\n'
 ROW = '[[instance]]\ngpu = "h100"\n'
@@ -129,3 +136,49 @@ def test_refuses_what_is_not_there(tmp_path):
         load_cluster(tmp_path / "no-such.toml")
     with pytest.raises(ClusterError, match="cannot be read: Is a directory"):
         load_cluster(tmp_path)
+
+
+def test_an_instance_is_as_fast_as_it_says(tmp_path):
+    rows = [ROW + 'name = "a"\nspeed = 0.8\n', ROW + 'name = "b"\nspeed = 2\n', ROW]
+    slow, fast, usual = load(tmp_path, TOP + "".join(rows)).instances
+    np.testing.assert_allclose(slow.coef, usual.coef / 0.8)
+    np.testing.assert_allclose(fast.coef, usual.coef / 2)
+    assert usual.coef.tolist() == usual.cell.coef.tolist()
+    assert fleet_of(load_cluster(tmp_path / "fleet.toml")).coef.tolist() == [
+        i.coef.tolist() for i in (slow, fast, usual)
+    ]
+
+
+def test_latency_models_of_ones_own_lie_beside_the_cluster(tmp_path):
+    report = train([p for p in load_profiles() if p.cell == Cell("h100", "llama-3.1-8b", 1)], regressors=[DEFAULT])
+    write_report(report, tmp_path / "models")
+    own = load(tmp_path, 'latency = "models/latency.json"\n' + TOP + ROW).instances[0]
+    bundled = load(tmp_path, TOP + ROW).instances[0]
+    np.testing.assert_allclose(own.coef, bundled.coef, rtol=1e-9)
+    assert own.kv_tokens == bundled.kv_tokens
+    with pytest.raises(ClusterError, match=r"llama-3\.1-8b cannot be served on a100, which serves nothing"):
+        load(tmp_path, 'latency = "models/latency.json"\n' + TOP + ROW.replace("h100", "a100"))
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda d: None, "is not JSON"),
+        (lambda d: [], "features are not those of this version"),
+        (lambda d: d | {"features": ["1"]}, "features are not those of this version"),
+        (lambda d: {k: v for k, v in d.items() if k != "cells"}, "'cells' is missing"),
+        (lambda d: d | {"cells": [d["cells"][0] | {"coef": [1.0]}]}, "coef of .*: expected 32 numbers"),
+        (lambda d: d | {"cells": [d["cells"][0] | {"coef": [-1.0] * 32}]}, "none negative"),
+        (lambda d: d | {"cells": [d["cells"][0] | {"kv_tokens": 0}]}, "kv_tokens of .* is 0"),
+        (lambda d: d | {"cells": [5]}, "latency.json: "),
+    ],
+)
+def test_damaged_latency_models_are_refused_by_name(tmp_path, change, words):
+    bundled = json.loads(resources.files("hexopt.models").joinpath("latency.json").read_text())
+    changed = change(bundled)
+    (tmp_path / "latency.json").write_text("{" if changed is None else json.dumps(changed))
+    with pytest.raises(ClusterError, match=words) as caught:
+        load(tmp_path, 'latency = "latency.json"\n' + TOP + ROW)
+    assert str(caught.value).startswith(f"{tmp_path / 'fleet.toml'}: latency: {tmp_path / 'latency.json'}: ")
+    with pytest.raises(ClusterError, match=r"nowhere\.json: cannot be read"):
+        load(tmp_path, 'latency = "nowhere.json"\n' + TOP + ROW)

@@ -62,7 +62,7 @@ class Run:
 def fleet_of(cluster: Cluster) -> Fleet:
     """What policies are told of ``cluster``."""
     return Fleet(
-        coef=np.array([i.cell.coef for i in cluster.instances]),
+        coef=np.array([i.coef for i in cluster.instances]),
         gpus=tuple(i.cell.cell.gpu for i in cluster.instances),
         max_batched=np.array([i.max_num_batched_tokens for i in cluster.instances]),
     )
