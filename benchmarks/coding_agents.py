@@ -14,8 +14,8 @@ from policies import measured, ratio, shown
 
 from hexopt.cluster import load_cluster
 from hexopt.policies.policy import EarliestDeadline, GreedyUrgency, HexGenFlow, LeastLoaded, Policy, RoundRobin
-from hexopt.simulation.experiment import Experiment
-from hexopt.simulation.simulator import instance_table
+from hexopt.simulation.experiment import Experiment, that_fit
+from hexopt.simulation.simulator import longest_context
 from hexopt.traces import read_trace
 
 POLICIES: tuple[Policy, ...] = (
@@ -36,14 +36,13 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=10)
     options = parser.parse_args()
     cluster = load_cluster("h100-l40s")
-    longest = int(instance_table(cluster, True)["max_len"].max())
     every = read_trace(options.table)
-    workflows = [w for w in every if all(s.prompt_tokens + s.output_tokens <= longest for s in w.stages)]
+    workflows = that_fit(every, cluster)
     experiment = Experiment.of(workflows[1::2], cluster, training=workflows[::2])
     capacity = experiment.capacity(600)
     print(
-        f"{len(every)} sessions, {len(workflows)} within {longest:,} tokens; half train the predictors, half run. "
-        f"Capacity {capacity:.4f} sessions/s.\n"
+        f"{len(every)} sessions, {len(workflows)} within {longest_context(cluster):,} tokens; half train the "
+        f"predictors, half run. Capacity {capacity:.4f} sessions/s.\n"
     )
     for load in LOADS:
         print(f"### {load:.0%} of capacity\n")

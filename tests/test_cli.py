@@ -182,3 +182,26 @@ except SystemExit as end:
             [sys.executable, "-c", code.replace("FLAG", repr(flag))], capture_output=True, text=True, check=True
         )
         assert shown in done.stdout and done.stdout.strip().endswith("0 [] True")
+
+
+def test_workflows_too_long_for_the_fleet_can_be_left_out(hexopt, tmp_path):
+    fleet = tmp_path / "fleet.toml"
+    workflows = read_trace(sample_path("text-to-sql"))
+    longest = [max(s.prompt_tokens + s.output_tokens for s in w.stages) for w in workflows]
+    limit = int(np.median(longest)) // 16 * 16
+    fleet.write_text(f'llm = "llama-3.1-70b"\n[[instance]]\ngpu = "h100"\nmax_model_len = {limit}\n')
+    fitting = [tokens for tokens in longest if tokens <= limit]
+    assert 0 < len(fitting) < len(workflows)
+    base = ("simulate", "--trace", "text-to-sql", "--cluster", fleet, "--rate", 0.1, "--json")
+    refused = hexopt(*base)
+    assert refused.code == 2 and "--drop-long" in refused.err
+    done = hexopt(*base, "--drop-long")
+    assert json_lines(done.out)[0]["workflows"] == len(fitting)
+    assert f"left out {len(workflows) - len(fitting)} of {len(workflows)} workflows" in done.err
+
+
+def test_one_run_can_be_exported_in_several_forms(hexopt, tmp_path):
+    names = ("run.json", "run.trace.json", "run.parquet")
+    done = hexopt(*RUN, *(part for name in names for part in ("--export", tmp_path / name)))
+    assert done.code == 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(names)

@@ -61,7 +61,9 @@ BAD_CLUSTERS = [
     (None, "fleet.toml: cannot be read"),
     ('llm = "llama-3.1-8b"\n[[instance]]\ngpu = "gtx"', "instance[0]: unknown GPU 'gtx'"),
     ('llm = "llama-3.1-70b"\n[[instance]]\ngpu = "a6000"\ntp = 1', "instance[0]: llama-3.1-70b on a6000"),
-    ('llm = "llama-3.1-8b"\n[[instance]]\ngpu = "h100"\nspeed = 2', "instance[0].speed: Extra inputs"),
+    ('llm = "llama-3.1-8b"\n[[instance]]\ngpu = "h100"\npace = 2', "instance[0].pace: Extra inputs"),
+    ('llm = "llama-3.1-8b"\n[[instance]]\ngpu = "h100"\nspeed = 0', "instance[0].speed: Input should be greater"),
+    ('llm = "llama-3.1-8b"\n[[instance]]\ngpu = "h100"\nspeed = nan', "instance[0].speed: Input should be"),
     ('llm = "llama-3.1-8b"\n[[instance]]\ngpu = "h100"\nmax_model_len = 500', "longest is 500 tokens"),
     ('llm = "llama-3.1-8b"\n[[instance]]\ngpu = "h100"\nkv_tokens = 320', "longest is 304 tokens"),
 ]

@@ -14,9 +14,11 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from hexopt.cluster import Cluster
     from hexopt.simulation.experiment import Experiment
     from hexopt.simulation.metrics import Summary
     from hexopt.simulation.simulator import Run
+    from hexopt.traces import Workflow
 
 Arrivals = Literal["poisson", "gamma", "diurnal", "trace"]
 
@@ -35,6 +37,9 @@ def simulate(
     arrivals: Annotated[Arrivals, typer.Option(help="Arrival process at the given rate.")] = "poisson",
     burstiness: Annotated[float, typer.Option(help="Coefficient of variation of gamma arrivals.")] = 2.0,
     period: Annotated[float, typer.Option(help="Period of diurnal arrivals, seconds.")] = 86400.0,
+    drop_long: Annotated[
+        bool, typer.Option("--drop-long", help="Leave out workflows with a call longer than every context.")
+    ] = False,
     seed: Annotated[int, typer.Option(help="Seed of every random draw.")] = 0,
     slo: Annotated[float | None, typer.Option(help="Deadline of every workflow, seconds.")] = None,
     slo_factor: Annotated[
@@ -73,6 +78,7 @@ def simulate(
     policies = [make_policy(text) for text in policy or ["greedy-urgency"]]
     fleet = load_cluster(cluster)
     pool = console.load_workflows(trace, trace_format)
+    pool = _that_fit(pool, fleet, drop_long)
     known = console.load_workflows(training, flag="--training") if training else None
     experiment = Experiment.of(pool, fleet, training=known, slo=slo, slo_factor=slo_factor)
     if load is not None:
@@ -112,6 +118,30 @@ def _check_positive(**flags: float | None) -> None:
     for name, value in flags.items():
         if value is not None and not (value > 0 and math.isfinite(value)):
             raise ValueError(f"--{name.replace('_', '-')} is {value}, expected more than 0")
+
+
+def _that_fit(pool: list[Workflow], fleet: Cluster, drop_long: bool) -> list[Workflow]:
+    """The workflows whose calls all fit the context of an instance; others are refused unless they may be dropped."""
+    from hexopt.cli import console
+    from hexopt.simulation.experiment import that_fit
+    from hexopt.simulation.simulator import longest_context
+
+    fitting = that_fit(pool, fleet)
+    if len(fitting) == len(pool):
+        return pool
+    kept = {workflow.id for workflow in fitting}
+    first = next(workflow for workflow in pool if workflow.id not in kept)
+    tokens = max(stage.prompt_tokens + stage.output_tokens for stage in first.stages)
+    why = f"longer than every instance's context (the longest is {longest_context(fleet)} tokens)"
+    if not drop_long:
+        raise ValueError(
+            f"--trace: workflow {first.id!r} has a call of {tokens} tokens, {why}; "
+            "--drop-long leaves such workflows out"
+        )
+    if not fitting:
+        raise ValueError(f"--trace: every workflow has a call {why}")
+    console.note(f"left out {len(pool) - len(fitting)} of {len(pool)} workflows with a call {why}")
+    return fitting
 
 
 def _arrivals(

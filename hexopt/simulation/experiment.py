@@ -15,7 +15,7 @@ from hexopt.models.lengths import fit_lengths
 from hexopt.models.tails import fit_tails
 from hexopt.policies.knowledge import alone_seconds
 from hexopt.policies.policy import EarliestDeadline, Policy, Training
-from hexopt.simulation.simulator import Run, fleet_of, simulate
+from hexopt.simulation.simulator import Run, fleet_of, longest_context, simulate
 from hexopt.simulation.workload import Workload
 from hexopt.traces.arrivals import poisson
 from hexopt.traces.workflow import Workflow
@@ -100,6 +100,12 @@ def train(workflows: Sequence[Workflow], kinds: tuple[str, ...], cluster: Cluste
         output=mean_of("output"),
         calls=counts / len(workload),
     )
+
+
+def that_fit(workflows: Sequence[Workflow], cluster: Cluster) -> list[Workflow]:
+    """Those of ``workflows`` of which every call fits the context of an instance."""
+    longest = longest_context(cluster)
+    return [w for w in workflows if all(s.prompt_tokens + s.output_tokens <= longest for s in w.stages)]
 
 
 @dataclass(frozen=True)

@@ -131,6 +131,11 @@ def build(jobs: Jobs, instance: NDArray[np.void], coef: NDArray[np.float64]) -> 
     )
 
 
+def longest_context(cluster: Cluster) -> int:
+    """Prompt and output tokens of the longest call that an instance of ``cluster`` can serve."""
+    return int(instance_table(cluster, True)["max_len"].max())
+
+
 def check_fits(jobs: Jobs, instance: NDArray[np.void]) -> None:
     """Refuse a stage that is longer than every instance's context.
 
