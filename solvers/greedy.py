@@ -1,0 +1,111 @@
+"""Greedy insertion: least slack first, each stage to where it adds least. The fallback: never fails, never late."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hexopt.solvers.judge import evaluate
+from hexopt.solvers.kernels import LATE, Arrays, arrays_of, kernel
+from hexopt.solvers.plan import HELD, Plan
+from hexopt.solvers.problem import EpochProblem
+
+
+def greedy(problem: EpochProblem) -> Plan:
+    """Insert the stages by slack, ``due - tail - fastest service``, each at the end of the instance's queue.
+
+    The instance is the one, holding included, for which the objective without fairness grows least.
+    """
+    started = time.perf_counter()
+    a = arrays_of(problem)
+    order = by_slack(problem)
+    where = np.full(problem.stages, HELD)
+    _insert(a, order, where)
+    found = evaluate(problem, where, order)
+    return Plan(where, order, found.objective, solver="greedy", seconds=time.perf_counter() - started)
+
+
+def by_slack(problem: EpochProblem) -> NDArray[np.int64]:
+    """The stages, least slack first."""
+    p: Any = problem
+    fastest = np.where(problem.feasible, p.service, np.inf).min(axis=1, initial=np.inf)
+    slack = p.due[p.workflow] - p.tail - np.minimum(fastest, p.hold)
+    order: NDArray[np.int64] = np.argsort(slack, kind="stable").astype(np.int64)
+    return order
+
+
+@kernel
+def _increase(a: Arrays, r: int, end: float, tardiness: NDArray[np.float64]) -> float:
+    """By how much stage ``r`` ending at ``end`` raises completion and tardiness costs."""
+    w = a.workflow[r]
+    late = max(tardiness[w], end + a.tail[r] - a.due[w])
+    cost = a.completion * end + a.tardiness * (late - tardiness[w])
+    if late > LATE and tardiness[w] <= LATE:
+        cost += a.late
+    return float(a.weight[w] * cost)
+
+
+@kernel
+def _insert(a: Arrays, order: NDArray[np.int64], where: NDArray[np.int64]) -> None:
+    n, m = a.service.shape
+    size = np.zeros(m, dtype=np.int64)
+    head = np.zeros(m, dtype=np.int64)
+    used = np.zeros(m)
+    now = np.zeros(m)
+    load = a.backlog.copy()
+    longest = n
+    for i in range(m):
+        longest = max(longest, n + a.busy_first[i + 1] - a.busy_first[i])
+    ends = np.empty((m, longest))
+    held = np.empty((m, longest))
+    for i in range(m):
+        for k in range(a.busy_first[i], a.busy_first[i + 1]):
+            ends[i, size[i]] = a.busy_until[k]
+            held[i, size[i]] = a.busy_kv[k]
+            used[i] += a.busy_kv[k]
+            size[i] += 1
+    tardiness = np.zeros(a.due.shape[0])
+    for r in order:
+        best, least, best_end = HELD, np.inf, a.hold[r]
+        if np.isfinite(a.hold[r]):
+            least = _increase(a, r, a.hold[r], tardiness) + a.linear[r, m]
+        for i in range(m):
+            if not a.feasible[r, i]:
+                continue
+            first, free, start = head[i], a.kv_capacity[i] - used[i], now[i]
+            while first < size[i] and (size[i] - first >= a.seats[i] or a.kv[r] > free):
+                start = max(start, ends[i, first])
+                free += held[i, first]
+                first += 1
+            cost = _increase(a, r, start + a.service[r, i], tardiness) + a.linear[r, i]
+            for j in range(a.knots.shape[1]):
+                over = max(0.0, load[i] + a.load[r, i] - a.knots[i, j]) - max(0.0, load[i] - a.knots[i, j])
+                cost += a.slopes[i, j] * over
+            if cost < least:
+                best, least, best_end = i, cost, start + a.service[r, i]
+        where[r] = best
+        if best == HELD and not np.isfinite(best_end):
+            continue
+        w = a.workflow[r]
+        tardiness[w] = max(tardiness[w], best_end + a.tail[r] - a.due[w])
+        if best == HELD:
+            continue
+        while head[best] < size[best] and (
+            size[best] - head[best] >= a.seats[best] or used[best] + a.kv[r] > a.kv_capacity[best]
+        ):
+            now[best] = max(now[best], ends[best, head[best]])
+            used[best] -= held[best, head[best]]
+            head[best] += 1
+        k = size[best]
+        while k > head[best] and ends[best, k - 1] > best_end:
+            ends[best, k] = ends[best, k - 1]
+            held[best, k] = held[best, k - 1]
+            k -= 1
+        ends[best, k] = best_end
+        held[best, k] = a.kv[r]
+        used[best] += a.kv[r]
+        size[best] += 1
+        load[best] += a.load[r, best]

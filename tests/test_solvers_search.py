@@ -1,0 +1,81 @@
+"""Greedy insertion and annealing against the best of all plans."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from solver_problems import best_by_trying_all, random_plan, random_problem
+
+from hexopt.solvers.annealing import anneal
+from hexopt.solvers.greedy import greedy
+from hexopt.solvers.judge import evaluate
+from hexopt.solvers.plan import Plan
+
+CASE = given(st.integers(0, 2**31), st.integers(1, 14), st.integers(1, 4), st.booleans())
+
+
+def assert_honest(problem, plan: Plan) -> None:
+    """The plan is one, and costs what it says."""
+    assert plan.objective == evaluate(problem, plan.instance, plan.order).objective
+    assert (plan.instance[problem.homeless] == -1).all()
+
+
+@CASE
+@settings(max_examples=200, deadline=None)
+def test_plans_are_honest_and_annealing_never_loses_ground(seed, n, m, whole):
+    problem = random_problem(np.random.default_rng(seed), n, m, whole)
+    first = greedy(problem)
+    better = anneal(problem, time_limit=None, moves=300, seed=seed)
+    assert_honest(problem, first)
+    assert_honest(problem, better)
+    assert better.objective <= first.objective + 1e-9 * abs(first.objective)
+
+
+def test_annealing_finds_the_best_of_all_plans():
+    distances, greedily = [], []
+    for seed in range(60):
+        rng = np.random.default_rng(seed)
+        problem = random_problem(rng, int(rng.integers(2, 5)), int(rng.integers(1, 3)), whole=bool(seed % 2))
+        best = best_by_trying_all(problem)
+        found = anneal(problem, time_limit=None, moves=3000, seed=1).objective
+        assert found >= best - 1e-9
+        distances.append(found - best)
+        greedily.append(greedy(problem).objective / best - 1.0 if best else 0.0)
+    assert np.mean(np.array(distances) < 1e-9) >= 0.98
+    assert 0.0 <= np.median(greedily) < 0.1
+
+
+def test_starts_from_any_plan_and_the_same_seed_gives_the_same_plan():
+    rng = np.random.default_rng(5)
+    problem = random_problem(rng, 12, 3)
+    instance, order = random_plan(rng, problem)
+    start = Plan(instance, order, evaluate(problem, instance, order).objective)
+    one, two = (anneal(problem, time_limit=None, moves=500, warm_start=start, seed=3) for _ in range(2))
+    assert one.objective == two.objective <= start.objective
+    assert one.instance.tolist() == two.instance.tolist() and one.order.tolist() == two.order.tolist()
+    assert anneal(problem, time_limit=None, moves=0, warm_start=start).objective == pytest.approx(start.objective)
+
+
+def test_keeps_to_its_time():
+    problem = random_problem(np.random.default_rng(1), 60, 8)
+    anneal(problem, time_limit=0.01)
+    started = time.perf_counter()
+    plan = anneal(problem, time_limit=0.3)
+    assert plan.seconds <= time.perf_counter() - started
+    assert 0.3 <= plan.seconds < 0.6
+
+
+def test_one_of_the_two_limits_is_needed():
+    with pytest.raises(ValueError, match="time_limit or moves"):
+        anneal(random_problem(np.random.default_rng(0), 2, 1), time_limit=None)
+
+
+def test_nothing_to_place_is_a_plan_too():
+    problem = random_problem(np.random.default_rng(0), 1, 2, kv=[99.0], hold=[np.inf])
+    assert problem.homeless.tolist() == [0]
+    for plan in (greedy(problem), anneal(problem, time_limit=None, moves=10)):
+        assert_honest(problem, plan)
