@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,7 +23,18 @@ def greedy(problem: EpochProblem) -> Plan:
     a = arrays_of(problem)
     order = by_slack(problem)
     where = np.full(problem.stages, HELD)
-    _insert(a, order, where)
+    m = problem.instances
+    busy = np.diff(a.busy_first)
+    ends = np.zeros((m, problem.stages + int(busy.max(initial=0))))
+    held = np.zeros_like(ends)
+    _insert(
+        a,
+        order,
+        where,
+        Queues(busy.copy(), np.zeros_like(busy), *np.zeros((2, m)), ends, held),
+        a.backlog.copy(),
+        np.zeros(a.due.shape[0]),
+    )
     found = evaluate(problem, where, order)
     return Plan(where, order, found.objective, solver="greedy", seconds=time.perf_counter() - started)
 
@@ -48,26 +59,33 @@ def _increase(a: Arrays, r: int, end: float, tardiness: NDArray[np.float64]) -> 
     return float(a.weight[w] * cost)
 
 
+class Queues(NamedTuple):
+    """What runs on each instance as its queue grows; the first ``head`` of ``size`` calls have ended."""
+
+    size: NDArray[np.int64]
+    head: NDArray[np.int64]
+    used: NDArray[np.float64]
+    now: NDArray[np.float64]
+    ends: NDArray[np.float64]
+    held: NDArray[np.float64]
+
+
 @kernel
-def _insert(a: Arrays, order: NDArray[np.int64], where: NDArray[np.int64]) -> None:
-    n, m = a.service.shape
-    size = np.zeros(m, dtype=np.int64)
-    head = np.zeros(m, dtype=np.int64)
-    used = np.zeros(m)
-    now = np.zeros(m)
-    load = a.backlog.copy()
-    longest = n
+def _insert(
+    a: Arrays,
+    order: NDArray[np.int64],
+    where: NDArray[np.int64],
+    queues: Queues,
+    load: NDArray[np.float64],
+    tardiness: NDArray[np.float64],
+) -> None:
+    m = a.service.shape[1]
+    size, head, used, now, ends, held = queues
     for i in range(m):
-        longest = max(longest, n + a.busy_first[i + 1] - a.busy_first[i])
-    ends = np.empty((m, longest))
-    held = np.empty((m, longest))
-    for i in range(m):
-        for k in range(a.busy_first[i], a.busy_first[i + 1]):
-            ends[i, size[i]] = a.busy_until[k]
-            held[i, size[i]] = a.busy_kv[k]
-            used[i] += a.busy_kv[k]
-            size[i] += 1
-    tardiness = np.zeros(a.due.shape[0])
+        for k in range(size[i]):
+            ends[i, k] = a.busy_until[a.busy_first[i] + k]
+            held[i, k] = a.busy_kv[a.busy_first[i] + k]
+            used[i] += held[i, k]
     for r in order:
         best, least, best_end = HELD, np.inf, a.hold[r]
         if np.isfinite(a.hold[r]):

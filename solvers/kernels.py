@@ -18,8 +18,12 @@ LATE = 1e-9
 
 
 def kernel(function: Function) -> Function:
-    """Compile ``function`` and cache it on disk."""
-    return cast(Function, njit(cache=True)(function))
+    """Compile ``function`` and cache it on disk; it must not allocate.
+
+    Without Numba's reference counting, handing the arrays around costs nothing, and a search is several times faster.
+    """
+    compiler: Any = njit  # its annotations do not know _nrt
+    return cast(Function, compiler(cache=True, _nrt=False)(function))
 
 
 class Arrays(NamedTuple):
@@ -52,6 +56,11 @@ class Arrays(NamedTuple):
     late: float
     completion: float
     fairness: float
+    ends: NDArray[np.float64]
+    """Scratch of :func:`schedule`: when calls end, what they hold, shape (n + most running calls,)."""
+    held: NDArray[np.float64]
+    sums: NDArray[np.float64]
+    """Scratch: a number for each tenant."""
 
 
 def arrays_of(problem: EpochProblem) -> Arrays:
@@ -63,6 +72,8 @@ def arrays_of(problem: EpochProblem) -> Arrays:
     cost = weights.imposed * p.imposed + weights.move * p.move_cost[:, None] * moved
     runs = np.where(problem.feasible, p.service, 0.0)
     linear = np.concatenate([cost + weights.price * p.price * runs, np.zeros((problem.stages, 1))], axis=1)
+    first = np.searchsorted(p.busy_instance[order], np.arange(problem.instances + 1))
+    longest = problem.stages + int(np.diff(first).max(initial=0))
     return Arrays(
         service=p.service,
         feasible=problem.feasible,
@@ -74,7 +85,7 @@ def arrays_of(problem: EpochProblem) -> Arrays:
         kv_capacity=p.kv_capacity,
         kv=p.kv,
         hold=p.hold,
-        busy_first=np.searchsorted(p.busy_instance[order], np.arange(problem.instances + 1)),
+        busy_first=first,
         busy_until=p.busy_until[order],
         busy_kv=p.busy_kv[order],
         linear=np.ascontiguousarray(linear),
@@ -88,6 +99,9 @@ def arrays_of(problem: EpochProblem) -> Arrays:
         late=weights.late,
         completion=weights.completion,
         fairness=weights.fairness,
+        ends=np.zeros(longest),
+        held=np.zeros(longest),
+        sums=np.zeros(p.share.shape[0]),
     )
 
 
@@ -100,8 +114,7 @@ def schedule(a: Arrays, i: int, sequence: NDArray[np.int64], count: int, start: 
     """
     first, last = a.busy_first[i], a.busy_first[i + 1]
     size = last - first
-    ends = np.empty(size + count)
-    held = np.empty(size + count)
+    ends, held = a.ends, a.held
     used = 0.0
     for k in range(size):
         ends[k] = a.busy_until[first + k]
@@ -175,7 +188,8 @@ def cost_of(a: Arrays, where: NDArray[np.int64], start: NDArray[np.float64], tar
 def worst_tenant(a: Arrays, tardiness: NDArray[np.float64]) -> float:
     """Weighted tardiness per share of the tenant who has most of it."""
     worst = 0.0
-    sums = np.zeros(a.share.shape[0])
+    sums = a.sums
+    sums[:] = 0.0
     for w in range(tardiness.shape[0]):
         sums[a.tenant[w]] += a.weight[w] * tardiness[w]
     for t in range(sums.shape[0]):
