@@ -1,1 +1,23 @@
-"""What is the best decision? Arrays in, plan out; nothing else is known here."""
+"""What is the best decision? Arrays in, plan out; nothing else is known here.
+
+An :class:`EpochProblem` says what may go where, :func:`evaluate` what a plan costs; :func:`greedy` answers at once,
+:func:`anneal` improves for as long as it is given. ``docs/formulation.md`` holds the mathematics.
+"""
+
+from hexopt.solvers.annealing import anneal
+from hexopt.solvers.insertion import greedy
+from hexopt.solvers.judge import evaluate
+from hexopt.solvers.plan import HELD, Evaluation, Plan
+from hexopt.solvers.problem import EpochProblem, ObjectiveWeights, ProblemError
+
+__all__ = [
+    "HELD",
+    "EpochProblem",
+    "Evaluation",
+    "ObjectiveWeights",
+    "Plan",
+    "ProblemError",
+    "anneal",
+    "evaluate",
+    "greedy",
+]

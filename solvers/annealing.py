@@ -11,7 +11,7 @@ import time
 
 import numpy as np
 
-from hexopt.solvers.greedy import greedy
+from hexopt.solvers.insertion import greedy
 from hexopt.solvers.judge import evaluate
 from hexopt.solvers.kernels import Arrays, arrays_of, kernel
 from hexopt.solvers.plan import Plan
@@ -99,7 +99,7 @@ def _random_move(a: Arrays, s: SearchState) -> bool:
             target = -1
     if (target >= 0 and not a.feasible[r, target]) or (target < 0 and i < 0):
         return False
-    places = s.count[target] + (0 if target == i else 1) if target >= 0 else 1
+    places = s.length[target] + (0 if target == i else 1) if target >= 0 else 1
     return apply_move(a, s, r, target, int(uniform(s) * places))
 
 

@@ -22,7 +22,7 @@ class SearchState(NamedTuple):
     """Instance of each stage, HELD for none; shape (n,)."""
     queue: NDArray[np.int64]
     """Each instance's stages in their order, shape (m, n)."""
-    count: NDArray[np.int64]
+    length: NDArray[np.int64]
     """How many they are, shape (m,)."""
     start: NDArray[np.float64]
     """Seconds until each stage starts, shape (n,)."""
@@ -57,7 +57,7 @@ class SearchState(NamedTuple):
     """State of the random numbers, shape (1,)."""
     best_where: NDArray[np.int64]
     best_queue: NDArray[np.int64]
-    best_count: NDArray[np.int64]
+    best_length: NDArray[np.int64]
 
 
 def search_state(problem: EpochProblem, plan: Plan, seed: int) -> SearchState:
@@ -75,7 +75,7 @@ def search_state(problem: EpochProblem, plan: Plan, seed: int) -> SearchState:
         movable=np.setdiff1d(np.arange(n), problem.homeless).astype(np.int64),
         where=np.array(plan.instance, dtype=np.int64),
         queue=queue,
-        count=count,
+        length=count,
         start=np.full(n, np.nan),
         end=np.full(n, np.nan),
         tardiness=np.zeros(q),
@@ -95,16 +95,16 @@ def search_state(problem: EpochProblem, plan: Plan, seed: int) -> SearchState:
         log_instance=np.zeros(2, dtype=np.int64),
         log_overload=np.zeros(2),
         log_cost=np.zeros(1),
-        random=np.random.SeedSequence(seed).generate_state(1, np.uint64),
+        random=np.array(np.random.SeedSequence(seed).generate_state(1, np.uint64), dtype=np.uint64),
         best_where=np.zeros(n, dtype=np.int64),
         best_queue=np.zeros_like(queue),
-        best_count=np.zeros_like(count),
+        best_length=np.zeros_like(count),
     )
 
 
 def best_plan(problem: EpochProblem, s: SearchState) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Instance and order of the best plan seen."""
-    placed = [s.best_queue[i, : s.best_count[i]] for i in range(problem.instances)]
+    placed = [s.best_queue[i, : s.best_length[i]] for i in range(problem.instances)]
     order = np.concatenate([*placed, np.flatnonzero(s.best_where == HELD)]).astype(np.int64)
     return s.best_where.copy(), order
 
@@ -123,8 +123,8 @@ def uniform(s: SearchState) -> float:
 def recount(a: Arrays, s: SearchState) -> None:
     """Count everything anew."""
     for i in range(s.queue.shape[0]):
-        schedule(a, i, s.queue[i], s.count[i], s.start)
-        s.overload[i] = overload(a, i, s.queue[i], s.count[i])
+        schedule(a, i, s.queue[i], s.length[i], s.start)
+        s.overload[i] = overload(a, i, s.queue[i], s.length[i])
     s.cost[0] = cost_of(a, s.where, s.start, s.tardiness) + s.overload.sum()
     for r in range(s.where.shape[0]):
         i = s.where[r]
@@ -138,8 +138,8 @@ def keep_best(s: SearchState) -> None:
     for r in range(s.where.shape[0]):
         s.best_where[r] = s.where[r]
     for i in range(s.queue.shape[0]):
-        s.best_count[i] = s.count[i]
-        for k in range(s.count[i]):
+        s.best_length[i] = s.length[i]
+        for k in range(s.length[i]):
             s.best_queue[i, k] = s.queue[i, k]
 
 
@@ -223,22 +223,22 @@ def apply_move(a: Arrays, s: SearchState, r: int, target: int, place: int) -> bo
 
 @kernel
 def _take(s: SearchState, i: int, place: int) -> None:
-    for k in range(place, s.count[i] - 1):
+    for k in range(place, s.length[i] - 1):
         s.queue[i, k] = s.queue[i, k + 1]
-    s.count[i] -= 1
+    s.length[i] -= 1
 
 
 @kernel
 def _put(s: SearchState, i: int, place: int, r: int) -> None:
-    for k in range(s.count[i], place, -1):
+    for k in range(s.length[i], place, -1):
         s.queue[i, k] = s.queue[i, k - 1]
     s.queue[i, place] = r
-    s.count[i] += 1
+    s.length[i] += 1
 
 
 @kernel
 def _place_of(s: SearchState, i: int, r: int) -> int:
-    for k in range(s.count[i]):
+    for k in range(s.length[i]):
         if s.queue[i, k] == r:
             return k
     return -1
@@ -263,8 +263,8 @@ def _ends_at(a: Arrays, s: SearchState, r: int, start: float, end: float) -> Non
 @kernel
 def _reschedule(a: Arrays, s: SearchState, i: int) -> None:
     """Schedule instance ``i`` anew."""
-    schedule(a, i, s.queue[i], s.count[i], s.fresh)
-    for k in range(s.count[i]):
+    schedule(a, i, s.queue[i], s.length[i], s.fresh)
+    for k in range(s.length[i]):
         r = s.queue[i, k]
         end = s.fresh[r] + a.service[r, i]
         if end != s.end[r] or s.fresh[r] != s.start[r]:
@@ -273,7 +273,7 @@ def _reschedule(a: Arrays, s: SearchState, i: int) -> None:
         k = s.logged[2]
         s.log_instance[k], s.log_overload[k] = i, s.overload[i]
         s.logged[2] = k + 1
-        s.overload[i] = overload(a, i, s.queue[i], s.count[i])
+        s.overload[i] = overload(a, i, s.queue[i], s.length[i])
         s.cost[0] += s.overload[i] - s.log_overload[k]
 
 

@@ -27,14 +27,8 @@ def greedy(problem: EpochProblem) -> Plan:
     busy = np.diff(a.busy_first)
     ends = np.zeros((m, problem.stages + int(busy.max(initial=0))))
     held = np.zeros_like(ends)
-    _insert(
-        a,
-        order,
-        where,
-        Queues(busy.copy(), np.zeros_like(busy), *np.zeros((2, m)), ends, held),
-        a.backlog.copy(),
-        np.zeros(a.due.shape[0]),
-    )
+    queues = Queues(busy.copy(), np.zeros_like(busy), np.zeros(m), np.zeros(m), ends, held)
+    _insert(a, order, where, queues, a.backlog.copy(), np.zeros(a.due.shape[0]))
     found = evaluate(problem, where, order)
     return Plan(where, order, found.objective, solver="greedy", seconds=time.perf_counter() - started)
 
