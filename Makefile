@@ -3,13 +3,11 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: setup system demo test lint format bench docs clean
+.PHONY: setup demo test lint format bench docs clean
 
 setup: $(VENV)/.ready
 
-# Last of all, so that what failed half-way is done again.
 $(VENV)/.ready: pyproject.toml
-	rm -f $@
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --upgrade pip
 	$(BIN)/pip install --quiet --editable '.[dev,profiles]'
@@ -18,13 +16,9 @@ $(VENV)/.ready: pyproject.toml
 demo: setup
 	$(BIN)/hexopt demo
 
-# Before setup: Debian packs Python's venv apart.
-system:
-	PYTHON="$(PYTHON)" scripts/install-debian
-
-# The tests of the wheel share one environment, so one worker runs them.
-test: system setup
-	$(BIN)/pytest -n 2 --dist loadgroup
+test: setup
+	scripts/install-debian
+	$(BIN)/pytest -n 2
 
 lint: setup
 	$(BIN)/ruff check .
