@@ -10,7 +10,7 @@ setup: $(VENV)/.ready
 $(VENV)/.ready: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --upgrade pip
-	$(BIN)/pip install --quiet --editable '.[dev,profiles]'
+	$(BIN)/pip install --quiet --editable '.[dev,exact,profiles]'
 	touch $@
 
 demo: setup
