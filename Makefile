@@ -3,11 +3,13 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: setup demo test lint format bench docs clean
+.PHONY: setup system demo test lint format bench docs clean
 
 setup: $(VENV)/.ready
 
+# Last of all, so that what failed half-way is done again.
 $(VENV)/.ready: pyproject.toml
+	rm -f $@
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --upgrade pip
 	$(BIN)/pip install --quiet --editable '.[dev,exact,profiles]'
@@ -16,9 +18,13 @@ $(VENV)/.ready: pyproject.toml
 demo: setup
 	$(BIN)/hexopt demo
 
-test: setup
-	scripts/install-debian
-	$(BIN)/pytest -n 2
+# Before setup: Debian packs Python's venv apart.
+system:
+	PYTHON="$(PYTHON)" scripts/install-debian
+
+# The tests of the wheel share one environment, so one worker runs them.
+test: system setup
+	$(BIN)/pytest -n 2 --dist loadgroup
 
 lint: setup
 	$(BIN)/ruff check .

@@ -17,12 +17,14 @@ ROOT = Path(__file__).resolve().parent.parent
 def build_wheel(folder: Path) -> Path:
     """Build the checkout's wheel into ``folder``, by way of its source distribution: nothing that lies about slips in.
 
+    Builds with the setuptools of this environment, so it needs no package index.
+
     Raises
     ------
     RuntimeError
         With what the build printed, if it fails.
     """
-    command = [sys.executable, "-m", "build", "--outdir", str(folder), str(ROOT)]
+    command = [sys.executable, "-m", "build", "--no-isolation", "--outdir", str(folder), str(ROOT)]
     done = subprocess.run(command, check=False, capture_output=True, text=True)
     if done.returncode:
         raise RuntimeError(f"the wheel could not be built:\n{done.stdout}\n{done.stderr}")

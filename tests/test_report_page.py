@@ -12,7 +12,15 @@ from hexopt.report import Scenario, write_page
 from hexopt.report.figures import policy_styles
 from hexopt.report.page import headline, page_html, table_html
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+
+@pytest.fixture(scope="module")
+def chromium():
+    """Path of a browser; without one the test is skipped, or fails where one is required."""
+    found = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if found is None:
+        missing = pytest.fail if "HEXOPT_REQUIRE_CHROMIUM" in os.environ else pytest.skip
+        missing("no Chromium on PATH (Debian package chromium)")
+    return found
 
 
 def scenario(name="half load", workflows=60):
@@ -82,14 +90,11 @@ def test_page_stays_under_eight_megabytes():
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(
-    CHROMIUM is None and "HEXOPT_REQUIRE_ALL" not in os.environ, reason="needs Chromium (Debian package chromium)"
-)
-def test_browser_draws_every_chart_and_complains_of_nothing(tmp_path):
+def test_browser_draws_every_chart_and_complains_of_nothing(chromium, tmp_path):
     write_page(tmp_path / "page.html", "A title", [scenario(), scenario("full load")])
     done = subprocess.run(
         [
-            CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+            chromium, "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
             "--disable-background-networking", "--disable-component-update", "--disable-sync",
             "--host-resolver-rules=MAP * ~NOTFOUND", f"--user-data-dir={tmp_path / 'profile'}",
             "--window-size=1280,1900", "--virtual-time-budget=5000", "--enable-logging=stderr", "--dump-dom",
