@@ -5,13 +5,18 @@ An :class:`EpochProblem` says what may go where, :func:`evaluate` what a plan co
 """
 
 from hexopt.solvers.annealing import anneal
+from hexopt.solvers.exact import exact
 from hexopt.solvers.insertion import greedy
 from hexopt.solvers.judge import evaluate
+from hexopt.solvers.lagrangian import lower_bound
 from hexopt.solvers.plan import HELD, Evaluation, Plan
+from hexopt.solvers.portfolio import portfolio
 from hexopt.solvers.problem import EpochProblem, ObjectiveWeights, ProblemError
+from hexopt.solvers.registry import SOLVERS, solve
 
 __all__ = [
     "HELD",
+    "SOLVERS",
     "EpochProblem",
     "Evaluation",
     "ObjectiveWeights",
@@ -19,5 +24,9 @@ __all__ = [
     "ProblemError",
     "anneal",
     "evaluate",
+    "exact",
     "greedy",
+    "lower_bound",
+    "portfolio",
+    "solve",
 ]

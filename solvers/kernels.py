@@ -21,9 +21,10 @@ def kernel(function: Function) -> Function:
     """Compile ``function`` and cache it on disk; it must not allocate.
 
     Without Numba's reference counting, handing the arrays around costs nothing, and a search is several times faster.
+    Kernels run without the interpreter's lock, so that a bound and a search use two cores.
     """
     compiler: Any = njit  # its annotations do not know _nrt
-    return cast(Function, compiler(cache=True, _nrt=False)(function))
+    return cast(Function, compiler(cache=True, nogil=True, _nrt=False)(function))
 
 
 class Arrays(NamedTuple):

@@ -144,7 +144,7 @@ def simulate_case(case: Case):  # type: ignore[no-untyped-def]
     sim = build(jobs, instance, coef)
     one = np.ones(1)
     training = Training(("k",), empty_lengths(1), empty_tails(1), one, one, one)
-    fleet = Fleet(coef, ("x",) * len(case.configs), np.full(len(case.configs), 64))
+    fleet = Fleet(coef, ("x",) * len(case.configs), np.full(len(case.configs), 64), np.zeros(len(case.configs)))
     policy = Placed(case.stages)
     know: Knowledge = policy.prepare(fleet, training, workflows + 1)
     advance(sim, know, policy)

@@ -17,6 +17,8 @@ HEXGEN_FLOW = 3
 EDF = 4
 LLF = 5
 GREEDY_URGENCY = 6
+PLANNER = 7
+"""Asked at every event while it holds stages; places, holds and wakes by itself."""
 
 
 @kernel

@@ -7,7 +7,8 @@ A ready call goes where ``urgency * finish + imposed`` is smallest:
 - *imposed*: predicted seconds by which it delays those calls (their decode steps grow, its prefill holds them up), each
   second counted with the delayed call's own urgency;
 - *urgency*: ``((service + tail) / (deadline - now)) ** exponent``: what is still needed over the time that is left,
-  within [0.1, 2]. Workflows with time to spare leave the fast instances to those without.
+  within [0.1, 2]. Workflows with time to spare leave the fast instances to those without. Those that cannot make it
+  may be given up: they then count less and queue behind all others.
 
 The tail behind the call is the same wherever it runs, so the earliest finish of the call is the earliest finish of the
 workflow. Queues are ordered by least slack, ``deadline - service - tail``.
@@ -25,10 +26,17 @@ from hexopt.simulation.state import NONE
 IMPOSED = 0
 AFFINITY = 1
 URGENCY = 2
-"""Places in ``Knowledge.weights``: weight of the imposed delay; whether to look into the prefix caches; exponent."""
+LOST = 3
+"""Places in ``Knowledge.weights``: weight of the imposed delay; whether to look into the prefix caches; exponent; factor
+on the urgency of workflows that cannot make their deadline any more."""
+
+BEHIND_ALL = 1e6
+"""Seconds of slack that put a lost workflow's calls behind all others."""
 
 _CALM = 0.1
 _LATE = 2.0
+_HOPE = 0.8
+"""Share of the expected need that may do: with less time left a workflow counts as lost."""
 
 
 @kernel
@@ -49,9 +57,9 @@ def predict(sim, know, i, r, now):
 
     Returns
     -------
-    finish, imposed, new
+    finish, imposed, new, lacking
         Seconds until the stage ends; seconds by which it delays the others there, weighted by their urgency and summed;
-        prompt tokens that it would have to compute.
+        prompt tokens that it would have to compute; the part of ``finish`` in which it waits for memory.
     """
     stage = sim.stage[r]
     inst = sim.instance[i]
@@ -111,33 +119,42 @@ def predict(sim, know, i, r, now):
 
     wait = _prefill_seconds(coef, ahead, 0.0, budget, running, context)
     lacking = ahead_blocks + (stage.prompt + output) / block - cached / block - inst.free
-    if lacking > 0.0 and freed > 0.0:
-        wait += lacking / freed * with_it
-    finish = (wait + prefill + (output - 1.0) * with_it) * know.scale[i]
+    memory = lacking / freed * with_it if lacking > 0.0 and freed > 0.0 else 0.0
+    finish = (wait + memory + prefill + (output - 1.0) * with_it) * know.scale[i]
     imposed = 0.0
     if running + behind > 0.0:
         slower = with_it - without if company > 0.0 else 0.0
         imposed = (weighted * slower + stall * held_up) * know.scale[i]
-    return finish, imposed, new
+    return finish, imposed, new, memory * know.scale[i]
+
+
+@kernel
+def appraise(sim, know, r, now, tail):
+    """Write the slack that orders stage ``r`` in queues, and its urgency, if ``tail`` seconds follow it."""
+    stage = sim.stage[r]
+    deadline = sim.workflow[stage.workflow].deadline
+    service = alone_seconds(know.mean_coef, stage.prompt, 0, stage.expected_output, sim.instance[0].max_batched)
+    stage.priority = deadline - service - tail
+    need = service + tail
+    left = max(deadline - now, need / _LATE)
+    stage.urgency = max(need / left, _CALM) ** know.weights[URGENCY]
+    if know.weights[LOST] < 1.0 and deadline - now < _HOPE * need:
+        stage.urgency *= know.weights[LOST]
+        stage.priority += BEHIND_ALL
 
 
 @kernel
 def place(sim, know, r, now):
     """The instance with the smallest urgency * finish + weight * imposed; queue by slack."""
     stage = sim.stage[r]
-    deadline = sim.workflow[stage.workflow].deadline
-    service = alone_seconds(know.mean_coef, stage.prompt, 0, stage.expected_output, sim.instance[0].max_batched)
-    stage.priority = deadline - service - stage.tail
-    need = service + stage.tail
-    left = max(deadline - now, need / _LATE)
-    stage.urgency = max(need / left, _CALM) ** know.weights[URGENCY]
+    appraise(sim, know, r, now, stage.tail)
     best = 0
     lowest = 1e300
     best_new = 0.0
     for i in range(sim.instance.shape[0]):
         if stage.prompt > sim.instance[i].max_len:
             continue
-        finish, imposed, new = predict(sim, know, i, r, now)
+        finish, imposed, new, _ = predict(sim, know, i, r, now)
         cost = stage.urgency * finish + know.weights[IMPOSED] * imposed
         if cost < lowest:
             best = i

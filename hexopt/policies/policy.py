@@ -40,11 +40,24 @@ class Training:
 
 @dataclass(frozen=True)
 class Fleet:
-    """What a policy is told of the instances: believed coefficients (m, N_FEATURES), GPU types, step budgets."""
+    """What a policy is told of the m instances.
+
+    Parameters
+    ----------
+    coef
+        Believed roofline coefficients, shape (m, N_FEATURES), seconds.
+    gpus
+        GPU types.
+    max_batched
+        Token budgets of a step, shape (m,).
+    price
+        Money an hour, shape (m,).
+    """
 
     coef: NDArray[np.float64]
     gpus: tuple[str, ...]
     max_batched: NDArray[np.int64]
+    price: NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -108,6 +121,10 @@ class Policy:
             counts=np.zeros((workflows if self.counts_calls() else 0, kinds), dtype=np.int16),
         )
 
+    def scheduler(self, fleet: Fleet) -> Any:
+        """Who plans one run, where ``code`` is ``PLANNER``: an object with ``decide(board, know)``."""
+        raise NotImplementedError(f"{self.name} does not plan")
+
     def place(self, board: Any, know: Knowledge, r: int, now: float) -> tuple[int, float]:
         """Instance and priority (lower is earlier) for the ready stage ``r`` at time ``now``.
 
@@ -167,11 +184,15 @@ class GreedyUrgency(Policy):
         Whether to prefer instances whose prefix cache holds the prompt's beginning.
     urgency
         Exponent of the urgency that weighs a call's own finish; 0 treats all workflows alike.
+    lost
+        Factor on the urgency of workflows that cannot make their deadline any more. Below 1 they also queue behind all
+        others: more workflows end in time, and the late ones end later.
     """
 
     imposed: float = 1.0
     affinity: bool = True
     urgency: float = 0.75
+    lost: float = 1.0
 
     name: ClassVar[str] = "greedy-urgency"
     code: ClassVar[int] = compiled.GREEDY_URGENCY
@@ -181,10 +202,11 @@ class GreedyUrgency(Policy):
         changed = [f"imposed={self.imposed:g}"] if self.imposed != 1.0 else []
         changed += [f"urgency={self.urgency:g}"] if self.urgency != 0.75 else []
         changed += [] if self.affinity else ["affinity=false"]
+        changed += [f"lost={self.lost:g}"] if self.lost != 1.0 else []
         return f"{self.name}({', '.join(changed)})" if changed else self.name
 
     def weights(self, training: Training) -> NDArray[np.float64]:
-        return np.array([self.imposed, float(self.affinity), self.urgency])
+        return np.array([self.imposed, float(self.affinity), self.urgency, self.lost])
 
 
 @dataclass(frozen=True)

@@ -13,10 +13,11 @@ from hexopt.policies.policy import (
     Policy,
     RoundRobin,
 )
+from hexopt.policies.rolling_horizon import RollingHorizon
 
 POLICIES: dict[str, type[Policy]] = {
     policy.name: policy
-    for policy in (RoundRobin, LeastLoaded, HexGenFlow, EarliestDeadline, LeastLaxity, GreedyUrgency)
+    for policy in (RoundRobin, LeastLoaded, HexGenFlow, EarliestDeadline, LeastLaxity, GreedyUrgency, RollingHorizon)
 }
 """Every policy by its name."""
 
@@ -38,13 +39,14 @@ def make_policy(text: str) -> Policy:
     if policy is None:
         raise PolicyError(f"policy {name!r} is unknown; there are {', '.join(POLICIES)}")
     fields = {f.name: f for f in dataclasses.fields(policy)}
-    values: dict[str, float | bool] = {}
+    values: dict[str, float | bool | str] = {}
     for item in filter(None, rest.split(",")):
         key, equals, value = item.partition("=")
         if key not in fields or not equals:
             takes = ", ".join(fields) or "no parameters"
             raise PolicyError(f"policy {name!r}: {item!r} is not a parameter=value; it takes {takes}")
-        values[key] = _parsed(name, key, value, isinstance(fields[key].default, bool))
+        default = fields[key].default
+        values[key] = value if isinstance(default, str) else _parsed(name, key, value, isinstance(default, bool))
     return policy(**values)
 
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 import math
 
 from hexopt.models.kernel import kernel
-from hexopt.policies.compiled import EXTERNAL, ended, place
+from hexopt.policies.compiled import EXTERNAL, PLANNER, ended, place
 from hexopt.simulation.cycles import cycles
 from hexopt.simulation.engine import FOREVER, arrive, begin_step, end_step
 from hexopt.simulation.queues import pop_delayed, push_delayed
@@ -66,6 +66,7 @@ def _next_time(sim):
         now = sim.workflow[clock.next_workflow].arrival
     if clock.delayed > 0:
         now = min(now, sim.stage[sim.delayed[0]].ready)
+    now = min(now, clock.wake)
     for i in range(sim.instance.shape[0]):
         now = min(now, sim.instance[i].next_event)
     return now
@@ -92,16 +93,20 @@ def run(sim, know, policy, finished, until):
     clock = sim.clock[0]
     instances = sim.instance.shape[0]
     while True:
-        if clock.ready == 0:
+        if clock.ready == 0 and clock.planned == 0:
             now = _next_time(sim)
             if math.isinf(now):
                 return FINISHED
             if now > until:
                 return PAUSED
             clock.now = now
+            stirred = clock.wake <= now
+            if stirred:
+                clock.wake = FOREVER
             for i in range(instances):
                 if sim.instance[i].next_event <= now:
                     for k in range(end_step(sim, i, finished)):
+                        stirred = True
                         _finish_stage(policy, sim, know, finished[k], now)
             while clock.delayed > 0 and sim.stage[sim.delayed[0]].ready <= now:
                 _is_ready(sim, pop_delayed(sim))
@@ -113,7 +118,11 @@ def run(sim, know, policy, finished, until):
                 for r in range(workflow.first_stage, workflow.first_stage + workflow.stages):
                     if sim.stage[r].parents_left == 0:
                         _becomes_ready(sim, r, workflow.arrival)
+            if policy == PLANNER and (clock.ready > 0 or (clock.held > 0 and stirred)):
+                clock.planned = 1
+                return DECIDE
         now = clock.now
+        clock.planned = 0
         if clock.ready_done < clock.ready and policy == EXTERNAL:
             return DECIDE
         while clock.ready_done < clock.ready:
@@ -132,6 +141,14 @@ def run(sim, know, policy, finished, until):
 
 
 @kernel
+def dispatch(sim, r, i):
+    """Send stage ``r``, which a planner had, to instance ``i``."""
+    clock = sim.clock[0]
+    clock.decisions += 1
+    arrive(sim, i, r, clock.now)
+
+
+@kernel
 def place_external(sim, r, i, priority):
     """Carry out an external policy's decision for the ready stage ``r``."""
     clock = sim.clock[0]
@@ -141,4 +158,4 @@ def place_external(sim, r, i, priority):
     arrive(sim, i, r, clock.now)
 
 
-__all__ = ["DECIDE", "FINISHED", "NONE", "PAUSED", "place_external", "run"]
+__all__ = ["DECIDE", "FINISHED", "NONE", "PAUSED", "dispatch", "place_external", "run"]

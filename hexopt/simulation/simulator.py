@@ -5,18 +5,22 @@ from __future__ import annotations
 import math
 import time
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hexopt.cluster import Cluster
+from hexopt.policies.compiled import PLANNER
 from hexopt.policies.knowledge import Knowledge
 from hexopt.policies.policy import Fleet, Policy, Training
 from hexopt.simulation.cycles import COUNTS, read_cycles
 from hexopt.simulation.loop import DECIDE, PAUSED, place_external, run
 from hexopt.simulation.state import CLOCK, ENTRY, INSTANCE, NODE_HERE, NONE, Simulation
 from hexopt.simulation.workload import Jobs
+
+if TYPE_CHECKING:
+    from hexopt.scheduler import SolveTally
 
 
 class SimulationError(ValueError):
@@ -45,6 +49,8 @@ class Run:
         Placements made.
     end
         Simulated seconds at the end.
+    solves
+        What the scheduler's solver did, where there is one.
     """
 
     policy: str
@@ -57,6 +63,7 @@ class Run:
     scheduler_cpu_seconds: float
     decisions: int
     end: float
+    solves: SolveTally | None = None
 
 
 def fleet_of(cluster: Cluster) -> Fleet:
@@ -65,6 +72,7 @@ def fleet_of(cluster: Cluster) -> Fleet:
         coef=np.array([i.coef for i in cluster.instances]),
         gpus=tuple(i.cell.cell.gpu for i in cluster.instances),
         max_batched=np.array([i.max_num_batched_tokens for i in cluster.instances]),
+        price=np.array([i.price for i in cluster.instances]),
     )
 
 
@@ -114,6 +122,7 @@ def build(jobs: Jobs, instance: NDArray[np.void], coef: NDArray[np.float64]) -> 
     here["entry"] = NONE
     clock = np.zeros(1, dtype=CLOCK)
     clock["stages_left"] = stages
+    clock["wake"] = math.inf
     return Simulation(
         stage=jobs.stage,
         child=jobs.child,
@@ -154,14 +163,19 @@ def check_fits(jobs: Jobs, instance: NDArray[np.void]) -> None:
         )
 
 
-def advance(sim: Simulation, know: Knowledge, policy: Policy, until: float = math.inf) -> int:
-    """Run until the end or time ``until``; ask ``policy`` where it is not a compiled one."""
+def advance(sim: Simulation, know: Knowledge, policy: Policy, until: float = math.inf, scheduler: Any = None) -> int:
+    """Run until the end or time ``until``; ask ``policy``, or its ``scheduler``, where it is not a compiled one."""
     finished = np.zeros(sim.running.shape[1], dtype=np.int32)
     while True:
         reason = int(run(sim, know, policy.code, finished, until))
         if reason != DECIDE:
             return reason
         clock: Any = sim.clock[0]
+        if scheduler is not None:
+            started = read_cycles()
+            scheduler.decide(sim, know)
+            clock["decision_cycles"] += read_cycles() - started
+            continue
         for r in sim.ready[int(clock["ready_done"]) : int(clock["ready"])].copy():
             started = read_cycles()
             i, priority = policy.place(sim, know, int(r), float(clock["now"]))
@@ -201,10 +215,11 @@ def simulate(
     fleet = fleet_of(cluster)
     sim = build(jobs, instance, fleet.coef)
     know = policy.prepare(fleet, training, jobs.workflow.shape[0])
+    scheduler = policy.scheduler(fleet) if policy.code == PLANNER else None
     # Loads or compiles the event loop, which is not the engine's time.
-    advance(sim, know, policy, until=-1.0)
+    advance(sim, know, policy, -1.0, scheduler)
     started, first = time.process_time(), read_cycles()
-    reason = advance(sim, know, policy, until)
+    reason = advance(sim, know, policy, until, scheduler)
     counted, spent = read_cycles() - first, time.process_time() - started
     end = until if reason == PAUSED else float(np.nanmax(sim.workflow["finish"], initial=0.0))
     return Run(
@@ -218,4 +233,5 @@ def simulate(
         scheduler_cpu_seconds=spent * float(sim.clock["decision_cycles"][0]) / counted if COUNTS else math.nan,
         decisions=int(sim.clock["decisions"][0]),
         end=end,
+        solves=scheduler.tally if scheduler is not None else None,
     )

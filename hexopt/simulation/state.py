@@ -132,9 +132,14 @@ CLOCK = np.dtype(
         ("stages_left", "i8"),
         ("decisions", "i8"),
         ("decision_cycles", "i8"),
+        # Between the event loop and a planner that holds stages.
+        ("wake", "f8"),
+        ("held", "i8"),
+        ("planned", "i8"),
     ]
 )
-"""The event loop's own record; shape (1,)."""
+"""The event loop's own record; shape (1,). ``wake`` is when a planner wants to be asked again, infinite: not at all;
+``held`` how many stages it holds; ``planned`` whether it was asked at this instant."""
 
 
 class Simulation(NamedTuple):

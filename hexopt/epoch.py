@@ -1,0 +1,213 @@
+"""From the board to arrays: the epoch problem of the stages that the scheduler holds.
+
+Service and imposed delay are greedy urgency's predictions (:func:`hexopt.policies.greedy_urgency.predict`), so that the
+solver and the rule between its solves judge alike. A stage's weight is its workflow's times its urgency. What the held
+stages would mean for *each other* on one instance stands in the congestion term: two of them together cost about as much
+as each imposes on the other, which a convex quadratic of the instance's new load approximates in pieces.
+"""
+
+# mypy: ignore-errors
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hexopt.models.kernel import kernel
+from hexopt.models.roofline import step_seconds
+from hexopt.models.tails import tail_quantile
+from hexopt.objective import Objective
+from hexopt.policies.greedy_urgency import appraise, predict
+from hexopt.policies.knowledge import Knowledge, alone_seconds, believe
+from hexopt.simulation.state import NONE, Simulation
+from hexopt.solvers import EpochProblem
+
+_PIECES = 6
+"""Pieces of the quadratic."""
+_LEAST_SECONDS = 1e-4
+"""Predicted service is at least this: the epoch problem wants positive times."""
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """An epoch problem and what its numbers stand for.
+
+    Parameters
+    ----------
+    problem
+        Stage k of it is ``stages[k]`` of the board; instances are the board's.
+    stages
+        Stage indices, shape (n,).
+    new
+        Prompt tokens that each would have to compute on each instance, shape (n, m).
+    """
+
+    problem: EpochProblem
+    stages: NDArray[np.int64]
+    new: NDArray[np.float64]
+
+
+class EpochBuilder:
+    """Builds the epoch problems of one run.
+
+    Parameters
+    ----------
+    objective
+        What is minimised.
+    price
+        Money a second of each instance, shape (m,).
+    tail_share
+        Due dates are tightened by the tail that this share of workflows stays within; 0: by the expected tail.
+    congestion
+        Whether the held stages' effect on each other counts.
+    """
+
+    def __init__(self, objective: Objective, price: NDArray[np.float64], tail_share: float, congestion: bool) -> None:
+        self.objective = objective
+        self._price = price
+        self._tail_share = tail_share
+        self._congestion = congestion
+
+    def build(self, board: Simulation, know: Knowledge, now: float, held: Sequence[int], queued: Any) -> Epoch:
+        """The problem of the ``held`` stages at ``now``.
+
+        Parameters
+        ----------
+        queued
+            Where the last plan has each of them, -1 for nowhere; shape (n,).
+        """
+        stages = np.asarray(held, dtype=np.int64)
+        n, m = stages.shape[0], board.instance.shape[0]
+        finish, imposed, new, work = (np.zeros((n, m)) for _ in range(4))
+        _appraise_all(board, know, stages, now, self._tail_share)
+        _predict_all(board, know, stages, now, finish, imposed, new, work)
+        rows = board.stage[stages]
+        workflows, workflow = np.unique(rows["workflow"], return_inverse=True)
+        flows = board.workflow[workflows]
+        urgency = np.zeros(len(workflows))
+        np.maximum.at(urgency, workflow, rows["urgency"])
+        knots, slopes = self._quadratic(work, rows["urgency"])
+        instance = board.instance
+        busy = np.flatnonzero(instance["running"] + instance["waiting"] > 0)
+        calls = int((instance["running"] + instance["waiting"]).sum())
+        where, until, kv = np.zeros(calls, dtype=np.int64), np.zeros(calls), np.zeros(calls)
+        _running_calls(board, know, busy, where, until, kv)
+        tenants, tenant = np.unique(flows["tenant"], return_inverse=True)
+        problem = EpochProblem(
+            service=np.maximum(finish, _LEAST_SECONDS),
+            tail=rows["tail"],
+            workflow=workflow,
+            due=flows["deadline"] - now,
+            weight=flows["weight"] * urgency,
+            seats=instance["max_seqs"],
+            kv_capacity=instance["blocks"].astype(float) * instance["block_size"],
+            kv=rows["prompt"] + rows["expected_output"],
+            busy_instance=where,
+            busy_until=until,
+            busy_kv=kv,
+            queued=queued,
+            move_cost=np.full(n, self._move_cost(finish)),
+            imposed=imposed,
+            load=work,
+            knots=knots,
+            slopes=slopes,
+            price=self._price,
+            tenant=tenant,
+            share=np.ones(len(tenants)),
+            weights=self.objective.weights,
+        )
+        return Epoch(problem, stages, new)
+
+    def _move_cost(self, finish: NDArray[np.float64]) -> float:
+        """A twentieth of the typical service: enough that a plan does not flap, too little to keep a bad place."""
+        finite = finish[np.isfinite(finish)]
+        return 0.05 * float(np.median(finite)) if finite.size else 0.0
+
+    def _quadratic(
+        self, work: NDArray[np.float64], urgency: NDArray[np.float64]
+    ) -> tuple[NDArray[np.float64] | None, NDArray[np.float64] | None]:
+        """Knots and slopes, both shape (m, pieces), of the cost of held stages to each other.
+
+        Two stages of work k each and urgency u that decode together delay each other by k: that costs 2 k u, which is
+        k * k * (2 u / k), a product of loads. So the cost of a load L is (u / k) L**2 less what single stages have of it,
+        with means for u and k: slope 2 u / k a unit of load, from the mean work of one stage on.
+        """
+        n, m = work.shape
+        if n < 2 or not self._congestion:
+            return None, None
+        finite = np.where(np.isfinite(work), work, np.nan)
+        mean = np.nan_to_num(np.nanmean(np.where(np.isnan(finite).all(axis=0), 0.0, finite), axis=0), nan=1.0)
+        mean = np.maximum(mean, 1e-9)
+        steps = np.linspace(1.0, max(float(n), 2.0), _PIECES)
+        knots = mean[:, None] * steps[None]
+        # Slope of the chord of L**2 / 2 from one knot to the next, as increases.
+        middle = np.append((steps[:-1] + steps[1:]) / 2.0, steps[-1])
+        rise = np.diff(middle, prepend=0.5)
+        slopes = 2.0 * float(urgency.mean()) * np.tile(rise, (m, 1))
+        return knots, slopes
+
+
+@kernel
+def _appraise_all(sim, know, stages, now, tail_share):
+    for r in stages:
+        believe(sim, know, r)
+        stage = sim.stage[r]
+        if tail_share > 0.0:
+            stage.tail = tail_quantile(know.tails, stage.kind, stage.occurrence, tail_share)
+        appraise(sim, know, r, now, stage.tail)
+
+
+@kernel
+def _predict_all(sim, know, stages, now, finish, imposed, new, work):
+    for k in range(stages.shape[0]):
+        r = stages[k]
+        stage = sim.stage[r]
+        for i in range(sim.instance.shape[0]):
+            if stage.prompt + stage.output > sim.instance[i].max_len:
+                finish[k, i] = np.inf
+                continue
+            seconds, others, fresh, memory = predict(sim, know, i, r, now)
+            # Waiting for memory is the problem's own affair: it knows what the running calls hold, and until when.
+            finish[k, i] = seconds - memory
+            imposed[k, i] = others
+            new[k, i] = fresh
+            work[k, i] = _decoded_beside(know.coef[i], stage, fresh, sim.instance[i].max_batched)
+
+
+@kernel
+def _decoded_beside(coef, stage, new, budget):
+    """Seconds by which the call lengthens the steps of one decoding beside it from start to end."""
+    output = max(stage.expected_output, 1.0)
+    context = stage.prompt + output / 2.0
+    one = step_seconds(coef, 0.0, 0.0, 0.0, 0.0, 1.0, context)
+    two = step_seconds(coef, 0.0, 0.0, 0.0, 0.0, 2.0, 2.0 * context)
+    return alone_seconds(coef, new, 0.0, 1.0, budget) + (output - 1.0) * max(two - one, 0.0)
+
+
+@kernel
+def _running_calls(sim, know, busy, where, until, kv):
+    """Write the calls on the instances: where, when they end in today's company, what they hold then."""
+    k = 0
+    for i in busy:
+        inst = sim.instance[i]
+        decodes = 0.0
+        context = 0.0
+        other = inst.first_here
+        while other != NONE:
+            there = sim.stage[other]
+            decodes += 1.0
+            context += there.prompt + there.generated
+            other = there.next_here
+        step = step_seconds(know.coef[i], 0.0, 0.0, 0.0, 0.0, decodes, context) * know.scale[i]
+        other = inst.first_here
+        while other != NONE:
+            there = sim.stage[other]
+            left = max(there.expected_output - there.generated, 0.15 * there.expected_output + 1.0)
+            where[k] = i
+            until[k] = left * step
+            kv[k] = there.prompt + there.generated + left
+            k += 1
+            other = there.next_here

@@ -1,0 +1,105 @@
+"""The rolling horizon's settings; :mod:`hexopt.scheduler` is what runs."""
+
+# mypy: ignore-errors
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hexopt.policies import compiled
+from hexopt.policies.policy import Fleet, Policy, Training
+
+
+@dataclass(frozen=True)
+class RollingHorizon(Policy):
+    """HexOpt's scheduler: an epoch problem solved on events and on a timer, greedy urgency in between.
+
+    Parameters
+    ----------
+    solver
+        A name of :data:`hexopt.solvers.SOLVERS`.
+    objective
+        What is minimised: a preset of :data:`hexopt.objective.PRESETS`, with weights after a colon.
+    epoch
+        Seconds between solves while nothing happens.
+    floor
+        Seconds between solves at least; what becomes ready in between is placed by greedy urgency.
+    time_limit
+        Seconds that a solve may take.
+    late_binding
+        Whether stages wait in the scheduler until their instance can start them.
+    reassign
+        Whether waiting stages are planned anew.
+    congestion
+        Whether the epoch problem knows that its stages will delay each other.
+    tail_share
+        Due dates are tightened by the tail that this share of workflows stays within; 0: by the expected tail.
+    lookahead
+        Seconds ahead for which calls that will become ready are planned with, as soft stages; 0: none.
+    freeze
+        Whether solving takes no simulated time and search is limited by moves, so that runs repeat bit for bit.
+    solve_seconds
+        Simulated seconds that a solve takes; 0: as long as it really took.
+    """
+
+    solver: str = "annealing"
+    objective: str = "deadline"
+    epoch: float = 0.2
+    floor: float = 0.005
+    time_limit: float = 0.02
+    late_binding: bool = True
+    reassign: bool = True
+    congestion: bool = True
+    tail_share: float = 0.0
+    lookahead: float = 0.0
+    freeze: bool = False
+    solve_seconds: float = 0.0
+
+    name: ClassVar[str] = "rolling-horizon"
+    code: ClassVar[int] = compiled.PLANNER
+
+    def __post_init__(self) -> None:
+        from hexopt.objective import make_objective
+        from hexopt.policies.registry import PolicyError
+        from hexopt.solvers import SOLVERS
+
+        if self.solver not in SOLVERS:
+            raise PolicyError(f"solver {self.solver!r}: expected one of {', '.join(SOLVERS)}")
+        for name in ("epoch", "time_limit"):
+            if not (0.0 < getattr(self, name) < math.inf):
+                raise PolicyError(f"{name} is {getattr(self, name)}, expected more than 0 seconds")
+        for name in ("floor", "lookahead", "solve_seconds"):
+            if not (0.0 <= getattr(self, name) < math.inf):
+                raise PolicyError(f"{name} is {getattr(self, name)}, expected at least 0 seconds")
+        if not 0.0 <= self.tail_share < 1.0:
+            raise PolicyError(f"tail_share is {self.tail_share}, expected 0 to below 1")
+        make_objective(self.objective)
+
+    @property
+    def label(self) -> str:
+        usual = RollingHorizon(solver=self.solver, objective=self.objective)
+        changed = [self.objective] if self.objective != "deadline" else []
+        for field in self.__dataclass_fields__:
+            if getattr(self, field) != getattr(usual, field) and field not in ("freeze", "solve_seconds"):
+                value = getattr(self, field)
+                changed.append(f"{field}={str(value).lower() if isinstance(value, bool) else f'{value:g}'}")
+        return f"{self.name}({', '.join([self.solver, *changed])})"
+
+    def weights(self, training: Training) -> NDArray[np.float64]:
+        from hexopt.objective import make_objective
+
+        objective = make_objective(self.objective)
+        return np.array([objective.weights.imposed, 1.0, objective.urgency, objective.lost])
+
+    def scheduler(self, fleet: Fleet) -> Any:
+        from hexopt.scheduler import Scheduler
+
+        return Scheduler(self, fleet)
+
+    def frozen(self) -> RollingHorizon:
+        """The same with solving that takes no simulated time."""
+        return replace(self, freeze=True)

@@ -1,0 +1,223 @@
+"""The rolling horizon: stages wait here, are planned on events and on a timer, and leave when they can start.
+
+At an event the held stages become an epoch problem, a solver plans them, and the plan is applied as many seconds later
+as solving took, to those that still wait. Stages that become ready while a plan is being made, or sooner after the last
+one than the floor, are placed by greedy urgency at once. A planned stage leaves when its instance can admit it at its
+next step; until then it may be planned elsewhere.
+"""
+
+# mypy: ignore-errors
+from __future__ import annotations
+
+import logging
+import math
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hexopt.epoch import Epoch, EpochBuilder
+from hexopt.models.kernel import kernel
+from hexopt.objective import make_objective
+from hexopt.policies import compiled
+from hexopt.policies.knowledge import Knowledge
+from hexopt.policies.policy import Fleet
+from hexopt.policies.rolling_horizon import RollingHorizon
+from hexopt.simulation.loop import dispatch
+from hexopt.simulation.state import NONE, Simulation
+from hexopt.solvers import HELD, Plan, anneal, evaluate, greedy, solve
+
+_log = logging.getLogger(__name__)
+
+_MOVES = 300
+"""Moves of annealing a stage where runs must repeat."""
+_OVERTIME = 1.1
+"""A solver that takes longer than its limit by this factor is late."""
+_SOON = 1e-9
+
+
+@dataclass
+class SolveTally:
+    """What the solver did in a run."""
+
+    solves: int = 0
+    stages: int = 0
+    seconds: list[float] = field(default_factory=list)
+    """Of each solve."""
+    failed: int = 0
+    """Solves that raised an error or returned no plan: greedy insertion's was used."""
+    late: int = 0
+    """Solves that took more than a tenth longer than they may."""
+    reacted: int = 0
+    """Stages that greedy urgency placed between solves."""
+    homeless: int = 0
+    """Stages that fit nowhere as far as is known, and were sent where their context is long enough."""
+    moved: int = 0
+    """Waiting stages whose place changed."""
+
+
+@dataclass(frozen=True)
+class _Pending:
+    """A plan that is applied at a time."""
+
+    when: float
+    epoch: Epoch
+    plan: Plan
+
+
+class Scheduler:
+    """The rolling horizon over one run; the board's event loop asks :meth:`decide`.
+
+    Parameters
+    ----------
+    settings
+        How it plans.
+    fleet
+        What it is told of the instances.
+    """
+
+    def __init__(self, settings: RollingHorizon, fleet: Fleet) -> None:
+        self.settings = settings
+        self.tally = SolveTally()
+        self._builder = EpochBuilder(
+            make_objective(settings.objective), fleet.price / 3600.0, settings.tail_share, settings.congestion
+        )
+        self._held: list[int] = []
+        self._place: dict[int, int] = {}
+        self._rank: dict[int, int] = {}
+        self._pending: _Pending | None = None
+        self._last = -math.inf
+
+    def decide(self, board: Simulation, know: Knowledge) -> None:
+        """Take the ready stages in, plan, send what can start, and say when to be asked again."""
+        clock = board.clock[0]
+        now = float(clock["now"])
+        fresh = board.ready[int(clock["ready_done"]) : int(clock["ready"])].tolist()
+        clock["ready_done"] = clock["ready"]
+        self._held += fresh
+        if self._pending is not None and now >= self._pending.when - _SOON:
+            self._apply(board, know, now)
+        if self._pending is None and self._held and now >= self._last + self.settings.floor - _SOON:
+            self._plan(board, know, now)
+        waits = set() if self._pending is None else set(self._pending.epoch.stages.tolist())
+        for r in fresh:
+            if r not in self._place and r not in waits:
+                self._place[r] = int(compiled.place(compiled.GREEDY_URGENCY, board, know, r, now))
+                self._rank[r] = -1
+                self.tally.reacted += 1
+        self._send(board)
+        clock["held"] = len(self._held)
+        clock["wake"] = self._wake()
+
+    def _wake(self) -> float:
+        if self._pending is not None:
+            return self._pending.when
+        return self._last + self.settings.epoch if self._held else math.inf
+
+    def _plan(self, board: Simulation, know: Knowledge, now: float) -> None:
+        """Solve for the stages held now; the plan is applied when solving would be done."""
+        self._last = now
+        stages = self._held
+        if not self.settings.reassign:
+            stages = [r for r in stages if r not in self._place]
+        if not stages:
+            return
+        epoch = self._builder.build(board, know, now, stages, [self._place.get(r, NONE) for r in stages])
+        plan, seconds = self._solve(epoch)
+        took = 0.0 if self.settings.freeze else self.settings.solve_seconds or seconds
+        self._pending = _Pending(now + took, epoch, plan)
+        if took == 0.0:
+            self._apply(board, know, now)
+
+    def _solve(self, epoch: Epoch) -> tuple[Plan, float]:
+        """The solver's plan, or greedy insertion's where it fails; and the seconds that it took."""
+        started = time.perf_counter()
+        settings, problem = self.settings, epoch.problem
+        try:
+            if problem.stages == 1:
+                # Insertion tries every instance: nothing is better.
+                plan = greedy(problem)
+            elif settings.freeze and settings.solver == "annealing":
+                plan = anneal(problem, time_limit=None, moves=_MOVES * problem.stages)
+            else:
+                plan = solve(problem, solver=settings.solver, time_limit=settings.time_limit)
+            evaluate(problem, plan.instance, plan.order)
+        except ImportError:
+            raise
+        except Exception:
+            _log.exception("solver %s failed on %d stages: greedy insertion plans", settings.solver, problem.stages)
+            self.tally.failed += 1
+            plan = greedy(problem)
+        seconds = time.perf_counter() - started
+        self.tally.solves += 1
+        self.tally.stages += problem.stages
+        self.tally.seconds.append(seconds)
+        self.tally.late += seconds > _OVERTIME * settings.time_limit
+        return plan, seconds
+
+    def _apply(self, board: Simulation, know: Knowledge, now: float) -> None:
+        """Give the stages that still wait the places of the pending plan."""
+        epoch, plan = self._pending.epoch, self._pending.plan
+        self._pending = None
+        waiting = set(self._held)
+        for rank, k in enumerate(plan.order.tolist()):
+            r, i = int(epoch.stages[k]), int(plan.instance[k])
+            if r not in waiting:
+                continue
+            if i == HELD:
+                self.tally.homeless += 1
+                i = int(compiled.place(compiled.GREEDY_URGENCY, board, know, r, now))
+            self.tally.moved += r in self._place and self._place[r] != i
+            self._place[r], self._rank[r] = i, rank
+            board.stage["expected_new"][r] = epoch.new[k, i]
+
+    def _send(self, board: Simulation) -> None:
+        """Dispatch what its instance can admit at its next step, in the plan's order."""
+        placed = sorted((r for r in self._held if r in self._place), key=lambda r: self._rank[r])
+        if not placed:
+            return
+        seats, blocks = _room(board) if self.settings.late_binding else (None, None)
+        sent = set()
+        for r in placed:
+            i = self._place[r]
+            if seats is not None:
+                stage = board.stage[r]
+                needed = -(-int(stage["expected_new"]) // int(board.instance["block_size"][i])) + 1
+                idle = board.instance["running"][i] + board.instance["waiting"][i] == 0
+                if not idle and (seats[i] < 1 or blocks[i] < needed):
+                    # Nothing passes it: a smaller one behind would keep it waiting for ever.
+                    seats[i] = 0
+                    continue
+                seats[i] -= 1
+                blocks[i] -= needed
+            dispatch(board, r, i)
+            sent.add(r)
+        for r in sent:
+            del self._place[r], self._rank[r]
+        self._held = [r for r in self._held if r not in sent]
+
+
+def _room(board: Simulation) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Seats and blocks of each instance that are free once its waiting calls are admitted, both shape (m,)."""
+    instance: Any = board.instance
+    seats = (instance["max_seqs"] - instance["running"] - instance["waiting"]).astype(np.int64)
+    blocks = instance["free"].astype(np.int64)
+    _less_waiting(board, blocks)
+    return seats, blocks
+
+
+@kernel
+def _less_waiting(sim, blocks):
+    """Subtract what the calls that wait at each instance will take."""
+    for i in range(blocks.shape[0]):
+        inst = sim.instance[i]
+        if inst.waiting == 0:
+            continue
+        other = inst.first_here
+        while other != NONE:
+            there = sim.stage[other]
+            if there.held == 0:
+                blocks[i] -= int(there.expected_new) // inst.block_size + 1
+            other = there.next_here

@@ -1,0 +1,71 @@
+"""One call for every solver."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from hexopt.solvers.annealing import anneal
+from hexopt.solvers.cpsat import cpsat
+from hexopt.solvers.exact import exact
+from hexopt.solvers.insertion import greedy
+from hexopt.solvers.plan import Plan
+from hexopt.solvers.portfolio import portfolio
+from hexopt.solvers.problem import EpochProblem
+
+
+def _greedy(problem: EpochProblem, **_: Any) -> Plan:
+    return greedy(problem)
+
+
+def _annealing(problem: EpochProblem, *, time_limit: float, warm_start: Plan | None, seed: int) -> Plan:
+    return anneal(problem, time_limit=time_limit, warm_start=warm_start, seed=seed)
+
+
+def _cpsat(problem: EpochProblem, *, time_limit: float, warm_start: Plan | None, **_: Any) -> Plan:
+    return cpsat(problem, time_limit=time_limit, warm_start=warm_start)
+
+
+SOLVERS: dict[str, Callable[..., Plan]] = {
+    "greedy": _greedy,
+    "annealing": _annealing,
+    "portfolio": portfolio,
+    "exact": exact,
+    "cp-sat": _cpsat,
+}
+"""Solvers by name; ``exact`` and ``cp-sat`` need the extra ``hexopt[exact]``."""
+
+
+def solve(
+    problem: EpochProblem,
+    *,
+    solver: str = "portfolio",
+    time_limit: float = 0.05,
+    warm_start: Plan | None = None,
+    seed: int = 0,
+) -> Plan:
+    """A plan for the problem, judged, with the bound and the status that the solver can vouch for.
+
+    Parameters
+    ----------
+    solver
+        A name of :data:`SOLVERS`.
+    time_limit
+        Seconds; greedy insertion needs none.
+    warm_start
+        A plan to start from, for the solvers that can.
+    seed
+        Of the solvers that draw random numbers.
+
+    Raises
+    ------
+    ValueError
+        If there is no such solver, or the limit is not positive.
+    ImportError
+        If the solver needs the extra ``hexopt[exact]``, and it is not there.
+    """
+    if solver not in SOLVERS:
+        raise ValueError(f"solver {solver!r}: expected one of {', '.join(SOLVERS)}")
+    if not time_limit > 0.0:
+        raise ValueError(f"time_limit is {time_limit}, expected more than 0 seconds")
+    return SOLVERS[solver](problem, time_limit=time_limit, warm_start=warm_start, seed=seed)
