@@ -2,8 +2,8 @@
 
 Service and imposed delay are greedy urgency's predictions (:func:`hexopt.policies.greedy_urgency.predict`), so that the
 solver and the rule between its solves judge alike. A stage's weight is its workflow's times its urgency. What the held
-stages would mean for *each other* on one instance stands in the congestion term: two of them together cost about as much
-as each imposes on the other, which a convex quadratic of the instance's new load approximates in pieces.
+stages would mean for *each other* on one instance stands in the congestion term: two of them together cost about as
+much as each imposes on the other, which a convex quadratic of the instance's new load approximates in pieces.
 """
 
 # mypy: ignore-errors
@@ -131,19 +131,18 @@ class EpochBuilder:
     ) -> tuple[NDArray[np.float64] | None, NDArray[np.float64] | None]:
         """Knots and slopes, both shape (m, pieces), of the cost of held stages to each other.
 
-        Two stages of work k each and urgency u that decode together delay each other by k: that costs 2 k u, which is
-        k * k * (2 u / k), a product of loads. So the cost of a load L is (u / k) L**2 less what single stages have of it,
-        with means for u and k: slope 2 u / k a unit of load, from the mean work of one stage on.
+        Two stages of work k each and urgency u that decode together delay each other by k: that costs 2 k u. So c
+        stages, a load of L = c k, cost k u c (c - 1): nothing up to L = k, where a slope of 2 u begins, 4 u from
+        L = 2 k on, and so forth. With means for k and u, and at most a handful of knots.
         """
         n, m = work.shape
         if n < 2 or not self._congestion:
             return None, None
-        finite = np.where(np.isfinite(work), work, np.nan)
-        mean = np.nan_to_num(np.nanmean(np.where(np.isnan(finite).all(axis=0), 0.0, finite), axis=0), nan=1.0)
+        mean = work.sum(axis=0) / np.maximum((work > 0.0).sum(axis=0), 1)
         mean = np.maximum(mean, 1e-9)
         steps = np.linspace(1.0, max(float(n), 2.0), _PIECES)
         knots = mean[:, None] * steps[None]
-        # Slope of the chord of L**2 / 2 from one knot to the next, as increases.
+        # Between knots that are further apart the slope is that of the middle.
         middle = np.append((steps[:-1] + steps[1:]) / 2.0, steps[-1])
         rise = np.diff(middle, prepend=0.5)
         slopes = 2.0 * float(urgency.mean()) * np.tile(rise, (m, 1))

@@ -68,8 +68,8 @@ WEIGHTS = (*(field.name for field in fields(ObjectiveWeights)), "urgency", "lost
 def hexgen_flow(alpha: float) -> Objective:
     """The trade-off of HexGen-Flow's dispatch score: alpha for the own speed, 1 - alpha for the work already there.
 
-    For that work stands what it matters for, the delay that the call imposes on it; the published rule's sum of all work
-    ever sent to an instance (:mod:`hexopt.policies.hexgen_flow`) is not repeated. Nothing else counts.
+    For that work stands what it matters for, the delay that the call imposes on it; the published rule's sum of all
+    work ever sent to an instance (:mod:`hexopt.policies.hexgen_flow`) is not repeated. Nothing else counts.
     """
     if not 0.0 <= alpha <= 1.0:
         raise ObjectiveError(f"alpha is {alpha}, expected 0 to 1")
@@ -90,13 +90,14 @@ PRESETS: dict[str, Objective] = {
     "hexgen-flow": hexgen_flow(0.2),
 }
 """Objectives by name: few and short misses; as many workflows in time as possible; short workflows; as little delay to
-others as possible; cheap GPUs where the deadline allows; no tenant much later than the others per share; the trade-off of
-HexGen-Flow's dispatch rule."""
+others as possible; cheap GPUs where the deadline allows; no tenant much later than the others per share; the trade-off
+of HexGen-Flow's dispatch rule."""
 
 
 def make_objective(text: str) -> Objective:
-    """The objective that ``text`` names: ``attainment``, ``deadline:price=20,move=0``, ``hexgen-flow:alpha=0.3``, or a
-    TOML file with ``preset`` and weights.
+    """The objective that ``text`` names.
+
+    ``attainment``, ``deadline:price=20,move=0``, ``hexgen-flow:alpha=0.3``, or a TOML file with ``preset`` and weights.
 
     Raises
     ------

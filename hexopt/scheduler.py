@@ -12,7 +12,8 @@ from __future__ import annotations
 import logging
 import math
 import time
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import numpy as np
@@ -28,6 +29,7 @@ from hexopt.policies.rolling_horizon import RollingHorizon
 from hexopt.simulation.loop import dispatch
 from hexopt.simulation.state import NONE, Simulation
 from hexopt.solvers import HELD, Plan, anneal, evaluate, greedy, solve
+from hexopt.solvers.extras import MissingExtraError
 
 _log = logging.getLogger(__name__)
 
@@ -89,6 +91,8 @@ class Scheduler:
         self._rank: dict[int, int] = {}
         self._pending: _Pending | None = None
         self._last = -math.inf
+        self.watch: Callable[[Epoch, float], None] | None = None
+        """Called with every epoch before it is solved, and its time."""
 
     def decide(self, board: Simulation, know: Knowledge) -> None:
         """Take the ready stages in, plan, send what can start, and say when to be asked again."""
@@ -125,6 +129,8 @@ class Scheduler:
         if not stages:
             return
         epoch = self._builder.build(board, know, now, stages, [self._place.get(r, NONE) for r in stages])
+        if self.watch is not None:
+            self.watch(epoch, now)
         plan, seconds = self._solve(epoch)
         took = 0.0 if self.settings.freeze else self.settings.solve_seconds or seconds
         self._pending = _Pending(now + took, epoch, plan)
@@ -144,7 +150,7 @@ class Scheduler:
             else:
                 plan = solve(problem, solver=settings.solver, time_limit=settings.time_limit)
             evaluate(problem, plan.instance, plan.order)
-        except ImportError:
+        except MissingExtraError:
             raise
         except Exception:
             _log.exception("solver %s failed on %d stages: greedy insertion plans", settings.solver, problem.stages)
@@ -197,6 +203,51 @@ class Scheduler:
         for r in sent:
             del self._place[r], self._rank[r]
         self._held = [r for r in self._held if r not in sent]
+
+
+class _Seen(Exception):
+    """The epoch that was looked for."""
+
+    def __init__(self, epoch: Epoch, now: float) -> None:
+        super().__init__()
+        self.found = (epoch, now)
+
+
+@dataclass(frozen=True)
+class _Watched(RollingHorizon):
+    """Stops at the first epoch of at least ``stages`` stages from second ``at`` on."""
+
+    at: float = 0.0
+    stages: int = 1
+
+    def scheduler(self, fleet: Fleet) -> Scheduler:
+        def watch(epoch: Epoch, now: float) -> None:
+            if now >= self.at and epoch.problem.stages >= self.stages:
+                raise _Seen(epoch, now)
+
+        result = Scheduler(self, fleet)
+        result.watch = watch
+        return result
+
+
+def epoch_at(
+    experiment: Any, settings: RollingHorizon, picks: Any, times: Any, at: float, stages: int
+) -> tuple[Epoch, float] | None:
+    """The first epoch of a run from second ``at`` on with at least ``stages`` stages, and its time; None without one.
+
+    Parameters
+    ----------
+    experiment
+        A :class:`hexopt.simulation.experiment.Experiment`.
+    picks, times
+        As it takes them.
+    """
+    own = {field.name: getattr(settings, field.name) for field in fields(settings)}
+    try:
+        experiment.run(_Watched(**own, at=at, stages=stages), picks, times)
+    except _Seen as seen:
+        return seen.found
+    return None
 
 
 def _room(board: Simulation) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

@@ -6,6 +6,7 @@ flow the seats that stand idle; nothing else keeps calls apart, and no coefficie
 
 from __future__ import annotations
 
+import time
 from collections import defaultdict
 from collections.abc import Sequence
 from itertools import pairwise
@@ -15,9 +16,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hexopt.solvers.arcs import SAME, Arcs
+from hexopt.solvers.extras import extra
 from hexopt.solvers.kernels import LATE, arrays_of
 from hexopt.solvers.plan import HELD
 from hexopt.solvers.problem import EpochProblem
+
+BUILD_SECONDS = 6e-5
+"""Per arc, to build the model and hand it to a back end; measured."""
 
 
 def solve_arcflow(
@@ -25,11 +30,19 @@ def solve_arcflow(
 ) -> tuple[tuple[NDArray[np.int64], NDArray[np.int64]] | None, float]:
     """Solve the model; returns instance and order of the best plan over ``arcs``, or None, and a bound.
 
-    The bound is infinite if the arcs hold no plan at all, minus infinity if nothing was proven.
+    The bound is infinite if the arcs hold no plan at all, minus infinity if nothing was proven. Building and handing
+    over the model counts: if it alone would take the time, nothing is done.
     """
-    import pulp
+    pulp = extra("pulp")
 
+    started = time.perf_counter()
+    if BUILD_SECONDS * arcs.stage.size > 0.5 * time_limit:
+        return None, -np.inf
     model, taken = arcflow_model(problem, arcs)
+    # Handing the model over takes about twice as long as building it.
+    time_limit -= 3.5 * (time.perf_counter() - started)
+    if time_limit <= 0.0:
+        return None, -np.inf
     if back_end == "highs":
         solver = pulp.HiGHS(msg=False, timeLimit=time_limit, gapRel=0.0, gapAbs=0.0)
     elif back_end == "cbc":
@@ -60,7 +73,7 @@ def _dual_bound(model: Any, back_end: str) -> float:
 
 def arcflow_model(problem: EpochProblem, arcs: Arcs) -> tuple[Any, list[Any]]:
     """The model as a ``pulp.LpProblem``, and the variable of each arc."""
-    import pulp
+    pulp = extra("pulp")
 
     model = pulp.LpProblem("epoch", pulp.LpMinimize)
     taken = [
@@ -80,7 +93,7 @@ def arcflow_model(problem: EpochProblem, arcs: Arcs) -> tuple[Any, list[Any]]:
 
 
 def _sum(terms: Sequence[tuple[Any, float]], constant: float = 0.0) -> Any:
-    import pulp
+    pulp = extra("pulp")
 
     return pulp.LpAffineExpression(terms, constant=constant)
 
@@ -113,7 +126,7 @@ class _Costs:
 
     def _shared(self, model: Any, shared: NDArray[np.bool_]) -> list[tuple[Any, float]]:
         """Tardiness and step of workflows with several stages; fairness."""
-        import pulp
+        pulp = extra("pulp")
 
         p: Any = self.problem
         weights = self.problem.weights
@@ -150,7 +163,7 @@ class _Costs:
         return terms
 
     def _congestion(self, model: Any) -> list[tuple[Any, float]]:
-        import pulp
+        pulp = extra("pulp")
 
         p: Any = self.problem
         terms: list[tuple[Any, float]] = []
@@ -177,7 +190,7 @@ def _cuts(lateness: NDArray[np.float64], parts: int = 8) -> list[float]:
 
 def _add_flow(model: Any, problem: EpochProblem, arcs: Arcs, taken: list[Any], i: int) -> None:
     """Rows of instance ``i``: seats, and KV tokens where they can run short."""
-    import pulp
+    pulp = extra("pulp")
 
     p: Any = problem
     mine = np.flatnonzero(arcs.instance == i)

@@ -48,7 +48,8 @@ def portfolio(
 
     best = warm_start or greedy(problem)
     short = 0.2 if problem.stages <= _EXACT_STAGES and time_limit > _EXACT_SECONDS else 1.0
-    best = anneal(problem, time_limit=_ALONE * short * left(), warm_start=best, seed=seed)
+    if left() > 0.0:
+        best = anneal(problem, time_limit=_ALONE * short * left(), warm_start=best, seed=seed)
     search = Lagrangian(problem, best, 24)
     with ThreadPoolExecutor(1) as pool:
         # What comes after the search - one last step, the judge - takes its share of the time too.
@@ -65,9 +66,7 @@ def portfolio(
         finished = exact(problem, time_limit=left(), warm_start=best, seed=seed)
         best, bound = finished, max(bound, finished.bound)
     status = "optimal" if best.objective - bound <= PROVEN * abs(best.objective) else "feasible"
-    return replace(
-        best, bound=bound, solver="portfolio", seconds=time.perf_counter() - started, status=status
-    )
+    return replace(best, bound=bound, solver="portfolio", seconds=time.perf_counter() - started, status=status)
 
 
 def _has_exact() -> bool:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from hexopt.solvers.annealing import anneal
+from hexopt.solvers.congestion import solve_congestion
 from hexopt.solvers.cpsat import cpsat
 from hexopt.solvers.exact import exact
 from hexopt.solvers.insertion import greedy
@@ -22,6 +23,13 @@ def _annealing(problem: EpochProblem, *, time_limit: float, warm_start: Plan | N
     return anneal(problem, time_limit=time_limit, warm_start=warm_start, seed=seed)
 
 
+def _congestion(integer: bool) -> Callable[..., Plan]:
+    def solver(problem: EpochProblem, *, time_limit: float, **_: Any) -> Plan:
+        return solve_congestion(problem, integer=integer, time_limit=time_limit)
+
+    return solver
+
+
 def _cpsat(problem: EpochProblem, *, time_limit: float, warm_start: Plan | None, **_: Any) -> Plan:
     return cpsat(problem, time_limit=time_limit, warm_start=warm_start)
 
@@ -29,6 +37,8 @@ def _cpsat(problem: EpochProblem, *, time_limit: float, warm_start: Plan | None,
 SOLVERS: dict[str, Callable[..., Plan]] = {
     "greedy": _greedy,
     "annealing": _annealing,
+    "congestion-lp": _congestion(integer=False),
+    "congestion-milp": _congestion(integer=True),
     "portfolio": portfolio,
     "exact": exact,
     "cp-sat": _cpsat,
@@ -61,7 +71,7 @@ def solve(
     ------
     ValueError
         If there is no such solver, or the limit is not positive.
-    ImportError
+    MissingExtraError
         If the solver needs the extra ``hexopt[exact]``, and it is not there.
     """
     if solver not in SOLVERS:

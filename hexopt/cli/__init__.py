@@ -7,7 +7,7 @@ from typing import Any
 
 import typer
 
-from hexopt.cli import demo, models, simulate, traces
+from hexopt.cli import demo, models, simulate, solver, traces
 
 app = typer.Typer(
     name="hexopt",
@@ -18,6 +18,8 @@ app = typer.Typer(
 )
 app.command("simulate")(simulate.simulate)
 app.command("demo")(demo.demo)
+app.command("solve")(solver.solve)
+app.command("explain")(solver.explain)
 app.command("train")(models.train)
 app.add_typer(models.profile_app, name="profile")
 app.add_typer(traces.app, name="traces")

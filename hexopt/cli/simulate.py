@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from hexopt.cluster import Cluster
+    from hexopt.policies.policy import Policy
     from hexopt.simulation.experiment import Experiment
     from hexopt.simulation.metrics import Summary
     from hexopt.simulation.simulator import Run
@@ -30,6 +32,23 @@ def simulate(
         list[str] | None,
         typer.Option(help="Policy, may be given several times; parameters after a colon: hexgen-flow:alpha=0.3."),
     ] = None,
+    solver: Annotated[
+        str | None, typer.Option(help="Solver of rolling-horizon: annealing (default), portfolio, exact ...")
+    ] = None,
+    epoch: Annotated[
+        str | None, typer.Option(help="rolling-horizon: time between solves while nothing happens (200ms).")
+    ] = None,
+    time_limit: Annotated[str | None, typer.Option(help="rolling-horizon: time that a solve may take (20ms).")] = None,
+    weights: Annotated[
+        str | None,
+        typer.Option(
+            help="rolling-horizon: objective; deadline (default), attainment, latency, throughput, cost, fair, "
+            "hexgen-flow, each with weights after a colon (deadline:price=5), or a TOML file."
+        ),
+    ] = None,
+    freeze_solver: Annotated[
+        bool, typer.Option("--freeze-solver", help="rolling-horizon: solving takes no time; runs repeat bit for bit.")
+    ] = False,
     trace_format: Annotated[str | None, typer.Option("--format", help="Trace format; guessed by default.")] = None,
     rate: Annotated[float | None, typer.Option(help="Workflows a second; by default the trace's own times.")] = None,
     load: Annotated[float | None, typer.Option(help="Rate as a share of the cluster's measured capacity.")] = None,
@@ -76,6 +95,7 @@ def simulate(
     if page is not None:
         console.check_writable("--page", page)
     policies = [make_policy(text) for text in policy or ["greedy-urgency"]]
+    policies = _with_settings(policies, solver, epoch, time_limit, weights, freeze_solver)
     fleet = load_cluster(cluster)
     pool = console.load_workflows(trace, trace_format)
     pool = _that_fit(pool, fleet, drop_long)
@@ -112,6 +132,41 @@ def simulate(
         rows = [summary.row() for summary in summaries]
         write_page(page, f"{fleet.name}: {trace}", [Scenario(name=f"{trace}", runs=runs, rows=rows)])
         console.note(f"Wrote {page}")
+
+
+def _with_settings(
+    policies: list[Policy],
+    solver: str | None,
+    epoch: str | None,
+    time_limit: str | None,
+    weights: str | None,
+    freeze: bool,
+) -> list[Policy]:
+    """The policies, with the flags of the rolling horizon where they are one."""
+    from hexopt.policies.rolling_horizon import RollingHorizon
+
+    given: dict[str, Any] = {"solver": solver, "objective": weights}
+    given |= {"epoch": _seconds("--epoch", epoch), "time_limit": _seconds("--time-limit", time_limit)}
+    given |= {"freeze": freeze or None}
+    given = {name: value for name, value in given.items() if value is not None}
+    if given and not any(isinstance(policy, RollingHorizon) for policy in policies):
+        flags = "--solver, --epoch, --time-limit, --weights and --freeze-solver"
+        raise ValueError(f"{flags} are rolling-horizon's: give --policy rolling-horizon")
+    return [replace(policy, **given) if isinstance(policy, RollingHorizon) else policy for policy in policies]
+
+
+def _seconds(flag: str, text: str | None) -> float | None:
+    """``200ms``, ``0.2s`` or ``0.2`` in seconds."""
+    if text is None:
+        return None
+    number, scale = (text[:-2], 1e-3) if text.endswith("ms") else (text.removesuffix("s"), 1.0)
+    try:
+        value = scale * float(number)
+    except ValueError:
+        value = math.nan
+    if not 0.0 < value < math.inf:
+        raise ValueError(f"{flag} is {text!r}, expected a time such as 20ms or 0.2s")
+    return value
 
 
 def _check_positive(**flags: float | None) -> None:

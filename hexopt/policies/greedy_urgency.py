@@ -27,8 +27,8 @@ IMPOSED = 0
 AFFINITY = 1
 URGENCY = 2
 LOST = 3
-"""Places in ``Knowledge.weights``: weight of the imposed delay; whether to look into the prefix caches; exponent; factor
-on the urgency of workflows that cannot make their deadline any more."""
+"""Places in ``Knowledge.weights``: weight of the imposed delay; whether to look into the prefix caches; exponent;
+factor on the urgency of workflows that cannot make their deadline any more."""
 
 BEHIND_ALL = 1e6
 """Seconds of slack that put a lost workflow's calls behind all others."""

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -83,10 +83,10 @@ class RollingHorizon(Policy):
     def label(self) -> str:
         usual = RollingHorizon(solver=self.solver, objective=self.objective)
         changed = [self.objective] if self.objective != "deadline" else []
-        for field in self.__dataclass_fields__:
-            if getattr(self, field) != getattr(usual, field) and field not in ("freeze", "solve_seconds"):
-                value = getattr(self, field)
-                changed.append(f"{field}={str(value).lower() if isinstance(value, bool) else f'{value:g}'}")
+        for name in (field.name for field in fields(RollingHorizon)):
+            value = getattr(self, name)
+            if value != getattr(usual, name) and name not in ("freeze", "solve_seconds"):
+                changed.append(f"{name}={str(value).lower() if isinstance(value, bool) else f'{value:g}'}")
         return f"{self.name}({', '.join([self.solver, *changed])})"
 
     def weights(self, training: Training) -> NDArray[np.float64]:
