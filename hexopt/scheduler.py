@@ -118,7 +118,7 @@ class Scheduler:
     def _wake(self) -> float:
         if self._pending is not None:
             return self._pending.when
-        return self._last + self.settings.epoch if self._held else math.inf
+        return self._last + max(self.settings.epoch, self.settings.floor) if self._held else math.inf
 
     def _plan(self, board: Simulation, know: Knowledge, now: float) -> None:
         """Solve for the stages held now; the plan is applied when solving would be done."""

@@ -112,7 +112,7 @@ def cpsat(
     bound = min(bound, least)
     optimal = proven and least - bound <= rounded.slack + _dust(rounded, least)
     return Plan(
-        *best, least, bound, "cpsat", time.perf_counter() - started, status="optimal" if optimal else "feasible"
+        *best, least, bound, "cp-sat", time.perf_counter() - started, status="optimal" if optimal else "feasible"
     )
 
 

@@ -16,7 +16,15 @@ from hexopt.traces import Prefix, Stage, Workflow
 
 KINDS = ("extract_keywords", "generate_candidate", "revise", "unit_tester", "summarise")
 """Kinds of HexGen-Flow's template, two of which close and are closed, and one that is none of its."""
-ALL_POLICIES = (*POLICIES, "hexgen-flow:alpha=0.6,as_shipped=true", "greedy-urgency:affinity=false,imposed=0.3")
+ALL_POLICIES = (
+    *(name for name in POLICIES if name != "rolling-horizon"),
+    "hexgen-flow:alpha=0.6,as_shipped=true",
+    "greedy-urgency:affinity=false,imposed=0.3",
+    "greedy-urgency:lost=0.1",
+    # Without the clock's part in it, so that runs repeat.
+    "rolling-horizon:freeze=true",
+    "rolling-horizon:solver=greedy,objective=attainment,solve_seconds=0.02,floor=0.05,late_binding=false",
+)
 
 
 def random_workflow(rng: np.random.Generator, number: int) -> Workflow:

@@ -20,7 +20,7 @@ def solve(
     problem: Annotated[Path, typer.Argument(help="Epoch problem, JSON: the arrays by name, null for infinite.")],
     solver: Annotated[
         str, typer.Option(help="greedy, annealing, congestion-lp, congestion-milp, portfolio, exact, cp-sat.")
-    ] = "portfolio",  # noqa: E501
+    ] = "portfolio",
     time_limit: Annotated[float, typer.Option(help="Seconds.")] = 1.0,
     seed: Annotated[int, typer.Option(help="Seed of random moves.")] = 0,
     export: Annotated[Path | None, typer.Option(help="Write the model as .lp or .mps instead of solving it.")] = None,
