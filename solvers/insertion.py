@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from hexopt.solvers.judge import evaluate
+from hexopt.solvers.judge import objective_of
 from hexopt.solvers.kernels import LATE, Arrays, arrays_of, kernel
 from hexopt.solvers.plan import HELD, Plan
 from hexopt.solvers.problem import EpochProblem
@@ -21,6 +21,13 @@ def greedy(problem: EpochProblem) -> Plan:
     """
     started = time.perf_counter()
     a = arrays_of(problem)
+    where, order = greedy_plan(problem, a)
+    objective = objective_of(problem, a, where, order)
+    return Plan(where, order, objective, solver="greedy", seconds=time.perf_counter() - started)
+
+
+def greedy_plan(problem: EpochProblem, a: Arrays) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Instance and order of greedy insertion's plan."""
     order = by_slack(problem)
     where = np.full(problem.stages, HELD)
     m = problem.instances
@@ -29,8 +36,7 @@ def greedy(problem: EpochProblem) -> Plan:
     held = np.zeros_like(ends)
     queues = Queues(busy.copy(), np.zeros_like(busy), np.zeros(m), np.zeros(m), ends, held)
     _insert(a, order, where, queues, a.backlog.copy(), np.zeros(a.due.shape[0]))
-    found = evaluate(problem, where, order)
-    return Plan(where, order, found.objective, solver="greedy", seconds=time.perf_counter() - started)
+    return where, order
 
 
 def by_slack(problem: EpochProblem) -> NDArray[np.int64]:
