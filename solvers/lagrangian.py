@@ -31,9 +31,10 @@ from hexopt.solvers.relaxation import (
 
 _SAFETY = 1e-9
 """Share of the sum of all costs by which a bound is lowered, for the rounding of its sums."""
-_PATIENCE, _SHORTER, _PROGRESS = 8, 0.7, 0.03
-"""Steps become shorter when in so many the bound did not come closer to the target by this share."""
-_MEMORY = 0.4
+_FIRST, _PATIENCE, _SHORTER, _PROGRESS = 0.5, 5, 0.7, 0.03
+"""Length of the first step against Polyak's; steps become shorter when in so many the bound did not come closer to the
+target by this share."""
+_MEMORY = 0.5
 """Share of the last direction that the next one keeps: plain subgradients zigzag."""
 _SHORTEST = 1e-3
 _FINEST = 384
@@ -99,7 +100,7 @@ class Lagrangian:
         if time_limit is None and iterations is None:
             raise ValueError("time_limit or iterations must be given")
         started = time.perf_counter()
-        length, since, done, longest = 1.0, 0, 0, 0.0
+        length, since, done, longest = _FIRST, 0, 0, 0.0
         reference, before = -math.inf, None
         while iterations is None or done < iterations:
             begun = time.perf_counter()
@@ -239,7 +240,8 @@ def _first_prices(
     """Prices under which the plan would be almost the stages' own choice.
 
     A stage that starts at t minimises its cost plus the price of [t, t + p] only if the price falls by its cost's slope
-    over that time; so the price at a moment is the sum of the slopes of the stages yet to run, over the seats.
+    over that time; so the price at a moment would be the sum of the slopes of the stages yet to run, over the seats.
+    Half of it is taken: a first bound that is far too low makes first steps that are far too long.
     """
     p: Any = problem
     weights = problem.weights
@@ -256,7 +258,7 @@ def _first_prices(
     for r in np.flatnonzero(plan.instance != HELD):
         i = plan.instance[r]
         left = np.clip((completion[r] - middle) / p.service[r, i], 0.0, 1.0)
-        seat[i] += slope[r] / p.seats[i] * left
+        seat[i] += 0.5 * slope[r] / p.seats[i] * left
         load[i] += p.load[r, i]
     k = p.share.shape[0]
     return Prices(

@@ -157,7 +157,7 @@ def test_congestion_costs_what_stages_mean_for_each_other(count):
     for there in range(count + 1):
         cost = float((slopes[0] * np.maximum(3.0 * there - knots[0], 0.0)).sum())
         # Each of the others lengthens each one's time by 3 seconds, at 0.5 a second.
-        assert cost == pytest.approx(0.5 * 3.0 * there * (there - 1), rel=0.05, abs=0.05)
+        assert cost == pytest.approx(0.5 * 3.0 * there * (there - 1), rel=0.1)
 
 
 def test_an_epoch_holds_what_the_board_says():
