@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from typing import Any, ClassVar
 
 import numpy as np
@@ -38,8 +38,6 @@ class RollingHorizon(Policy):
         Whether the epoch problem knows that its stages will delay each other.
     tail_share
         Due dates are tightened by the tail that this share of workflows stays within; 0: by the expected tail.
-    lookahead
-        Seconds ahead for which calls that will become ready are planned with, as soft stages; 0: none.
     freeze
         Whether solving takes no simulated time and search is limited by moves, so that runs repeat bit for bit.
     solve_seconds
@@ -55,7 +53,6 @@ class RollingHorizon(Policy):
     reassign: bool = True
     congestion: bool = True
     tail_share: float = 0.0
-    lookahead: float = 0.0
     freeze: bool = False
     solve_seconds: float = 0.0
 
@@ -72,7 +69,7 @@ class RollingHorizon(Policy):
         for name in ("epoch", "time_limit"):
             if not (0.0 < getattr(self, name) < math.inf):
                 raise PolicyError(f"{name} is {getattr(self, name)}, expected more than 0 seconds")
-        for name in ("floor", "lookahead", "solve_seconds"):
+        for name in ("floor", "solve_seconds"):
             if not (0.0 <= getattr(self, name) < math.inf):
                 raise PolicyError(f"{name} is {getattr(self, name)}, expected at least 0 seconds")
         if not 0.0 <= self.tail_share < 1.0:
@@ -99,7 +96,3 @@ class RollingHorizon(Policy):
         from hexopt.scheduler import Scheduler
 
         return Scheduler(self, fleet)
-
-    def frozen(self) -> RollingHorizon:
-        """The same with solving that takes no simulated time."""
-        return replace(self, freeze=True)
