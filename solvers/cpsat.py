@@ -36,7 +36,7 @@ _LOSS = 1e-9
 """Share of the objective that rounding costs may take, if the units suffice."""
 _TOKEN = 1e-3
 """Fraction to which KV tokens are told apart where they are not whole."""
-_MOST_CAUSES = 40_000
+_MOST_CAUSES = 8_000
 """Above which the model does not say which call's end starts which: there is no proof to hope for."""
 _STEPS = (1.0, 0.5, 0.25, 0.1, 0.05, 0.025, 0.01, 0.005, 1e-3, 1e-4, 1e-5, 1e-6, 1e-7, 1e-8)
 _COSTS = ("end", "tardy", "unfair", "late", "linear", "load", "above")
@@ -61,7 +61,8 @@ def cpsat(
     Parameters
     ----------
     time_limit
-        Seconds, building the model included; importing OR-Tools, once a process, is not.
+        Seconds, building the model included; importing OR-Tools and compiling the judge, which may each take seconds
+        the first time, are not.
     warm_start
         Where to start; greedy insertion's plan by default.
     resolution
@@ -89,27 +90,33 @@ def cpsat(
         from ortools.sat.python import cp_model
     except ImportError as error:
         raise ImportError("cpsat needs OR-Tools: pip install 'hexopt[exact]'") from error
-    started = time.perf_counter()
     first = warm_start or greedy(problem)
     least = evaluate(problem, first.instance, first.order).objective
+    started = time.perf_counter()
     usable = _obeys(first.instance, together, apart)
     best = (first.instance, first.order) if usable else None
     rounded = _rounded(problem, resolution, least if usable else math.inf)
-    bound, proven = 0.0, False
+    bound, proven = _alone(problem, rounded), False
     model = _Model(cp_model, problem, rounded, together, apart)
-    if model.build(first, started + time_limit):
+    if model.build(first, started + time_limit / 2.0):
         solver = cp_model.CpSolver()
         solver.parameters.num_workers = workers
         solver.parameters.linearization_level = 2
-        solver.parameters.max_time_in_seconds = max(started + time_limit - time.perf_counter(), 1e-3)
+        # Probing each of so many choices takes longer than the search that it saves.
+        solver.parameters.cp_model_probing_level = 0
+        # That part of the presolve of OR-Tools 9.15 cuts off best plans and then calls others optimal.
+        solver.parameters.presolve_inclusion_work_limit = 0
+        # Large models are slow to read in and to give up as well, which the solver does not count.
+        left = started + time_limit - time.perf_counter()
+        solver.parameters.max_time_in_seconds = left - 0.4 * (time_limit - left)
         status = solver.solve(model.model)
         if status == cp_model.MODEL_INVALID:
             raise RuntimeError(f"CP-SAT refuses the model: {model.model.validate()}")
-        if status == cp_model.INFEASIBLE:
+        if status == cp_model.INFEASIBLE and best is None:
             raise ProblemError("together, apart: no plan obeys them")
         proven = status == cp_model.OPTIMAL
-        bound = max(0.0, solver.best_objective_bound / rounded.scale)
-        bound = max(0.0, bound - _dust(rounded, bound))
+        if status != cp_model.INFEASIBLE:
+            bound = max(bound, _proved(rounded, solver.best_objective_bound))
         if status in (cp_model.OPTIMAL, cp_model.FEASIBLE):
             found = model.decode(solver)
             objective = evaluate(problem, *found).objective
@@ -117,7 +124,9 @@ def cpsat(
                 best, least = found, objective
     if best is None:
         raise TimeoutError(f"no plan that obeys together and apart was found in {time_limit:g} s")
-    bound = min(bound, least)
+    if bound > least:
+        # The solver denies a plan that there is: nothing that it says can be believed.
+        bound, proven = _alone(problem, rounded), False
     optimal = proven and least - bound <= rounded.slack + 2.0 * _dust(rounded, least)
     return Plan(
         *best, least, bound, "cpsat", time.perf_counter() - started, status="optimal" if optimal else "feasible"
@@ -206,6 +215,25 @@ def _dust(rounded: _Rounded, cost: float) -> float:
     place of a float make it one, and so are costs; the judge's sums and the solver's bound are floats as well.
     """
     return _EPS * (len(rounded.latest) + 4) * (rounded.rate * rounded.span + cost)
+
+
+def _proved(rounded: _Rounded, units: float) -> float:
+    bound = max(0.0, units / rounded.scale)
+    return max(0.0, bound - _dust(rounded, bound))
+
+
+def _alone(problem: EpochProblem, z: _Rounded) -> float:
+    """What the stages cost at least if each is alone with the running calls: a bound without solving."""
+    can_hold = np.isfinite(np.asarray(problem.hold))
+    possible = np.column_stack([problem.feasible, can_hold])
+    homed = possible.any(axis=1)
+    ends = np.column_stack([z.release + z.service, z.hold]).astype(float)
+    costs = z.end[:, None] * ends + np.column_stack([z.linear, np.zeros(problem.stages)])
+    earliest = np.where(possible, ends, np.inf).min(axis=1)
+    tardiness = np.zeros(len(z.tardy))
+    np.maximum.at(tardiness, problem.workflow[homed], earliest[homed] + z.over[homed])
+    units = np.where(possible, costs, np.inf).min(axis=1)[homed].sum() + np.maximum(z.above, 0).sum()
+    return _proved(z, float(units + (z.tardy * tardiness + z.late * (tardiness > 0.0)).sum()))
 
 
 def _down(values: ArrayLike, unit: float) -> Whole:
@@ -348,6 +376,8 @@ class _Model:
             if r not in self.problem.homeless:
                 ends[r] = self._stage(r, int(first.instance[r]), int(begin[r]))
         for i in range(self.problem.instances):
+            if time.perf_counter() > deadline:
+                return False
             self._capacity(i)
         if len(self.on) * self.problem.stages <= _MOST_CAUSES:
             for r in self.start:
