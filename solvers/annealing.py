@@ -12,6 +12,7 @@ import time
 
 import numpy as np
 
+from hexopt.solvers.construction import build
 from hexopt.solvers.counting import inlined, late_cost, own_cost
 from hexopt.solvers.insertion import greedy_plan
 from hexopt.solvers.judge import objective_of
@@ -30,9 +31,9 @@ _LOOKS = 40
 """How often a run looks at the clock."""
 _RECOUNT = 8192
 """Stages taken out after which the objective is counted anew: sums of differences drift."""
-_COLD = 0.0017
+_COLD = 0.0015
 """Last temperature over the mean increase of a random move that is worse."""
-_HOT = 70.0
+_HOT = 50.0
 """First temperature over the last one where there is time for ``_PASSES`` moves of each stage, less where there is not:
 a plan heated up in short time ends worse than one that is only polished."""
 _PASSES = 400.0
@@ -68,7 +69,7 @@ def anneal(
         How many stages to take out and to look for something better; with ``time_limit`` None the result depends on
         nothing but this and the seed.
     warm_start
-        Where to start; greedy insertion's plan by default.
+        Where to start; by default greedy insertion's plan, or one that looks at more places if that is better.
     seed
         Of the random moves.
     """
@@ -83,6 +84,8 @@ def anneal(
         recount(a, state)
         keep_best(state)
         most = state.cost[0] + 1e-9 * abs(state.cost[0])
+        if warm_start is None:
+            build(problem, a, state, started, time_limit)
         _search(a, state, _HOT if warm_start is None else _WARM, started, time_limit, moves)
         found = best_plan(problem, state)
     objective = objective_of(problem, a, *found)

@@ -3,7 +3,8 @@
 CP-SAT counts in whole numbers. Times become ticks, costs become units, and everything is rounded to the plan's
 advantage: durations and tails down, due times up, costs down, KV capacity up. Shorter calls dispatched in the same
 order never start later, so each plan costs at most as much in ticks and units as it truly does: any lower bound of the
-rounded problem bounds the true one. What is left is the rounding of floats (:func:`_dust`).
+rounded problem bounds the true one. What is left is the rounding of floats
+(:func:`hexopt.solvers.cpsat_rounding.dust`).
 
 In a plan's schedule a stage starts now or when another call ends. Saying so cuts no plan off, and lets the solver
 search over which call that is rather than over millions of ticks; proofs are many times faster for it.
@@ -14,12 +15,12 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
+from hexopt.solvers.cpsat_rounding import FINEST, Rounded, Whole, alone, dust, proved, rounded_problem
 from hexopt.solvers.extras import extra
 from hexopt.solvers.insertion import greedy
 from hexopt.solvers.judge import evaluate
@@ -27,21 +28,8 @@ from hexopt.solvers.kernels import arrays_of, schedule
 from hexopt.solvers.plan import HELD, Plan
 from hexopt.solvers.problem import EpochProblem, ProblemError
 
-_EPS = 8.0 * float(np.finfo(float).eps)
-_FINEST = 1e-8
-"""Seconds; a finer tick could not be told from ``LATE``."""
-_MOST_TICKS = 2.0**40
-_MOST_UNITS = 2.0**58
-"""Of the objective, so that sums stay within 64 bits."""
-_LOSS = 1e-9
-"""Share of the objective that rounding costs may take, if the units suffice."""
-_TOKEN = 1e-3
-"""Fraction to which KV tokens are told apart where they are not whole."""
-_MOST_CAUSES = 40_000
+_MOST_CAUSES = 8_000
 """Above which the model does not say which call's end starts which: there is no proof to hope for."""
-_STEPS = (1.0, 0.5, 0.25, 0.1, 0.05, 0.025, 0.01, 0.005, 1e-3, 1e-4, 1e-5, 1e-6, 1e-7, 1e-8)
-_COSTS = ("end", "tardy", "unfair", "late", "linear", "load", "above")
-Whole = NDArray[np.int64]
 
 
 def cpsat(
@@ -62,7 +50,8 @@ def cpsat(
     Parameters
     ----------
     time_limit
-        Seconds, building the model included; importing OR-Tools, once a process, is not.
+        Seconds, building the model included; importing OR-Tools and compiling the judge, which may each take seconds
+        the first time, are not.
     warm_start
         Where to start; greedy insertion's plan by default.
     resolution
@@ -87,27 +76,33 @@ def cpsat(
     together = _pairs("together", together, problem.stages, homeless)
     apart = _pairs("apart", apart, problem.stages, homeless)
     cp_model = extra("ortools.sat.python.cp_model")
-    started = time.perf_counter()
     first = warm_start or greedy(problem)
     least = evaluate(problem, first.instance, first.order).objective
+    started = time.perf_counter()
     usable = _obeys(first.instance, together, apart)
     best = (first.instance, first.order) if usable else None
-    rounded = _rounded(problem, resolution, least if usable else math.inf)
-    bound, proven = 0.0, False
+    rounded = rounded_problem(problem, resolution, least if usable else math.inf)
+    bound, proven = alone(problem, rounded), False
     model = _Model(cp_model, problem, rounded, together, apart)
-    if model.build(first, started + time_limit):
+    if model.build(first, started + time_limit / 2.0):
         solver = cp_model.CpSolver()
         solver.parameters.num_workers = workers
         solver.parameters.linearization_level = 2
-        solver.parameters.max_time_in_seconds = max(started + time_limit - time.perf_counter(), 1e-3)
+        # Probing each of so many choices takes longer than the search that it saves.
+        solver.parameters.cp_model_probing_level = 0
+        # That part of the presolve of OR-Tools 9.15 cuts off best plans and then calls others optimal.
+        solver.parameters.presolve_inclusion_work_limit = 0
+        # Large models are slow to read in and to give up as well, which the solver does not count.
+        left = started + time_limit - time.perf_counter()
+        solver.parameters.max_time_in_seconds = left - 0.4 * (time_limit - left)
         status = solver.solve(model.model)
         if status == cp_model.MODEL_INVALID:
             raise RuntimeError(f"CP-SAT refuses the model: {model.model.validate()}")
-        if status == cp_model.INFEASIBLE:
+        if status == cp_model.INFEASIBLE and best is None:
             raise ProblemError("together, apart: no plan obeys them")
         proven = status == cp_model.OPTIMAL
-        bound = max(0.0, solver.best_objective_bound / rounded.scale)
-        bound = max(0.0, bound - _dust(rounded, bound))
+        if status != cp_model.INFEASIBLE:
+            bound = max(bound, proved(rounded, solver.best_objective_bound))
         if status in (cp_model.OPTIMAL, cp_model.FEASIBLE):
             found = model.decode(solver)
             objective = evaluate(problem, *found).objective
@@ -115,8 +110,10 @@ def cpsat(
                 best, least = found, objective
     if best is None:
         raise TimeoutError(f"no plan that obeys together and apart was found in {time_limit:g} s")
-    bound = min(bound, least)
-    optimal = proven and least - bound <= rounded.slack + 2.0 * _dust(rounded, least)
+    if bound > least:
+        # The solver denies a plan that there is: nothing that it says can be believed.
+        bound, proven = alone(problem, rounded), False
+    optimal = proven and least - bound <= rounded.slack + 2.0 * dust(rounded, least)
     return Plan(
         *best, least, bound, "cp-sat", time.perf_counter() - started, status="optimal" if optimal else "feasible"
     )
@@ -125,8 +122,8 @@ def cpsat(
 def _check(time_limit: float, resolution: float, workers: int) -> None:
     if not time_limit > 0.0:
         raise ProblemError(f"time_limit is {time_limit}, expected more than 0")
-    if not _FINEST <= resolution < math.inf:
-        raise ProblemError(f"resolution is {resolution}, expected at least {_FINEST:g}")
+    if not FINEST <= resolution < math.inf:
+        raise ProblemError(f"resolution is {resolution}, expected at least {FINEST:g}")
     if workers < 1:
         raise ProblemError(f"workers is {workers}, expected at least 1")
 
@@ -148,181 +145,11 @@ def _obeys(instance: Whole, together: list[tuple[int, int]], apart: list[tuple[i
     )
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Rounded:
-    """The problem in ticks and units.
-
-    Parameters
-    ----------
-    step, scale
-        Seconds a tick, units a unit of cost.
-    service, release
-        Ticks that each stage takes, and before which the running calls leave it no room; shape (n, m).
-    until, over, hold
-        Ticks of ``busy_until``, ``tail - due`` and ``hold`` (0 for infinite).
-    kv, kv_capacity, busy_kv
-        Tokens, or fractions of them.
-    latest, tardiest
-        What no start, shape (n,), and no tardiness, shape (q,), exceeds in some best plan.
-    end, tardy, unfair, late, linear, load, above
-        Units for each tick of a stage, of a workflow, of a workflow for his tenant; for a late workflow; for a stage on
-        an instance; for its share in an overload, shape (n, m, j), and the overload that is there, shape (m, j).
-    slack
-        Cost by which rounding may separate the true cost of the rounded problem's best plan from its bound.
-    rate, span
-        Most that a second costs if all times are longer by it, and the longest time: what :func:`_dust` needs.
-    """
-
-    step: float
-    scale: float
-    service: Whole
-    release: Whole
-    until: Whole
-    over: Whole
-    hold: Whole
-    kv: Whole
-    kv_capacity: Whole
-    busy_kv: Whole
-    latest: Whole
-    tardiest: Whole
-    end: Whole
-    tardy: Whole
-    unfair: Whole
-    late: Whole
-    linear: Whole
-    load: Whole
-    above: Whole
-    slack: float
-    rate: float
-    span: float
-
-
-def _dust(rounded: _Rounded, cost: float) -> float:
-    """What the rounding of floats may amount to.
-
-    A completion is a sum of at most n + 1 times, each taken for a whole number of ticks if a few units in the last
-    place of a float make it one, and so are costs; the judge's sums and the solver's bound are floats as well.
-    """
-    return _EPS * (len(rounded.latest) + 4) * (rounded.rate * rounded.span + cost)
-
-
-def _down(values: ArrayLike, unit: float) -> Whole:
-    """How many whole ``unit`` are in each value; as many as make it up but for a float's rounding, if there are."""
-    ratio = np.asarray(values, dtype=np.float64) / unit
-    nearest = np.rint(ratio)
-    result: Whole = np.where(np.abs(ratio - nearest) <= _EPS * np.abs(ratio), nearest, np.floor(ratio)).astype(np.int64)
-    return result
-
-
-def _step(times: NDArray[np.float64], resolution: float) -> tuple[float, bool]:
-    """Seconds a tick: the longest of which all times are multiples, else ``resolution``, longer for very long times.
-
-    Also returns whether all times are multiples.
-    """
-    shortest = max(resolution, float(np.abs(times).sum()) / _MOST_TICKS)
-    for step in _STEPS:
-        ratio = times / step
-        if step >= shortest and (np.abs(ratio - np.rint(ratio)) <= _EPS * np.abs(ratio)).all():
-            return step, True
-    return shortest, False
-
-
-def _tokens(p: Any) -> tuple[Whole, Whole, Whole]:
-    whole = all((tokens == np.rint(tokens)).all() for tokens in (p.kv, p.busy_kv, p.kv_capacity))
-    unit = 1.0 if whole else _TOKEN
-    return _down(p.kv, unit), -_down(-p.kv_capacity, unit), _down(p.busy_kv, unit)
-
-
-def _releases(p: Any, until: Whole, kv: Whole, kv_capacity: Whole, busy_kv: Whole) -> Whole:
-    """Ticks before which the running calls alone leave a stage no room."""
-    release = np.zeros((p.stages, p.instances), dtype=np.int64)
-    for i in range(p.instances):
-        mine = np.flatnonzero(p.busy_instance == i)
-        for end in np.unique(until[mine])[::-1]:
-            there = mine[until[mine] >= end]
-            full = np.full(p.stages, len(there) >= p.seats[i]) | (busy_kv[there].sum() + kv > kv_capacity[i])
-            release[:, i] = np.where(full, np.maximum(release[:, i], end), release[:, i])
-    return release
-
-
-def _rounded(problem: EpochProblem, resolution: float, most: float) -> _Rounded:
-    """Round ``problem``, whose best plan costs at most ``most``."""
-    p: Any = problem
-    weights = problem.weights
-    can_hold = np.isfinite(p.hold)
-    service = np.where(problem.feasible, p.service, 0.0)
-    times = np.concatenate([service.ravel(), p.tail, p.due, p.busy_until, p.hold[can_hold]])
-    step, exact = _step(times, resolution)
-    ticks, until = _down(service, step), _down(p.busy_until, step)
-    over = _down(p.tail, step) + _down(-p.due, step)[p.workflow]
-    hold = _down(np.where(can_hold, p.hold, 0.0), step)
-    kv, kv_capacity, busy_kv = _tokens(p)
-
-    # Until then some call runs at every moment at which one waits.
-    horizon = ticks.sum(axis=0)
-    for i in range(p.instances):
-        horizon[i] += until[p.busy_instance == i].max(initial=0)
-    latest = np.where(problem.feasible, horizon - ticks, 0).max(axis=1, initial=0)
-    longest = np.maximum(np.where(problem.feasible, horizon, 0).max(axis=1, initial=0), hold)
-    tardiest = np.zeros(len(p.due), dtype=np.int64)
-    np.maximum.at(tardiest, p.workflow, longest + over)
-    end = weights.completion * p.weight[p.workflow] * step
-    tardy = weights.tardiness * p.weight * step
-    latest, tardiest = _affordable(latest, end, most), _affordable(tardiest, tardy, most)
-
-    unfair = weights.fairness * p.weight / p.share[p.tenant] * step
-    linear = np.where(problem.feasible, arrays_of(problem).linear[:, :-1], 0.0)
-    steep = weights.congestion * p.slopes
-    load, above = steep[None] * p.load[:, :, None], steep * (p.backlog[:, None] - p.knots)
-    late = weights.late * p.weight
-    costs = [end, tardy, unfair, late, linear, load, above]
-    counts = [
-        latest + np.maximum(ticks.max(axis=1, initial=0), hold),
-        tardiest,
-        tardiest,
-        *(np.ones(1) for _ in range(4)),
-    ]
-    scale, loss = _scale(costs, counts, step, most)
-    rate = float((end.sum() + tardy.sum() + unfair.sum()) / step)
-    units = dict(zip(_COSTS, (_down(cost, 1.0 / scale) for cost in costs), strict=True))
-    # Dispatched in the same order, the k-th stage starts at most k ticks later than if all is rounded down; its end,
-    # its tail and its due time add one each.
-    slack = loss + (0.0 if exact else rate * (p.stages + 3) * step)
-    return _Rounded(
-        step=step, scale=scale, service=ticks, release=_releases(p, until, kv, kv_capacity, busy_kv), until=until,
-        over=over, hold=hold, kv=kv, kv_capacity=kv_capacity, busy_kv=busy_kv, latest=latest, tardiest=tardiest,
-        slack=slack, rate=rate, span=float(np.abs(times).sum()), **units,
-    )  # fmt: skip
-
-
-def _affordable(ticks: Whole, cost: NDArray[np.float64], most: float) -> Whole:
-    """``ticks``, or fewer if they cost more than the best plan."""
-    with np.errstate(divide="ignore", invalid="ignore"):
-        limit = np.where(cost > 0.0, most / cost, np.inf)
-    result: Whole = np.minimum(ticks, np.minimum(np.ceil(limit) + 1.0, 2.0**62)).astype(np.int64)
-    return result
-
-
-def _scale(costs: list[Any], counts: list[Any], step: float, most: float) -> tuple[float, float]:
-    """Units a unit of cost, the fewest that lose next to nothing, within what 64 bits hold; and what they lose."""
-    total = sum(float((np.abs(cost) * count).sum()) for cost, count in zip(costs, counts, strict=True))
-    best = (1.0, total)
-    for scale in sorted(digit * 10.0**power / step for digit in (1, 2, 4, 5) for power in range(-12, 16)):
-        if scale * total > _MOST_UNITS:
-            break
-        lost = [cost * scale - _down(cost, 1.0 / scale) for cost in costs]
-        loss = sum(float((np.abs(part) * count).sum()) for part, count in zip(lost, counts, strict=True)) / scale
-        best = (scale, loss)
-        if loss <= _LOSS * min(most, total):
-            break
-    return best
-
-
 class _Model:
     """The constraint program; each variable comes with its value in the plan that is there already."""
 
     def __init__(
-        self, cp_model: Any, problem: EpochProblem, rounded: _Rounded, together: list[Any], apart: list[Any]
+        self, cp_model: Any, problem: EpochProblem, rounded: Rounded, together: list[Any], apart: list[Any]
     ) -> None:
         self.problem: Any = problem
         self.rounded = rounded
@@ -346,6 +173,8 @@ class _Model:
             if r not in self.problem.homeless:
                 ends[r] = self._stage(r, int(first.instance[r]), int(begin[r]))
         for i in range(self.problem.instances):
+            if time.perf_counter() > deadline:
+                return False
             self._capacity(i)
         if len(self.on) * self.problem.stages <= _MOST_CAUSES:
             for r in self.start:

@@ -175,3 +175,14 @@ def keep_best(s: SearchState) -> None:
         s.best_length[i] = s.length[i]
         for k in range(s.length[i]):
             s.best_queue[i, k] = s.queue[i, k]
+
+
+@kernel
+def restore_best(s: SearchState) -> None:
+    """Go back to the best plan; its costs are not counted yet."""
+    for r in range(s.where.shape[0]):
+        s.where[r] = s.best_where[r]
+    for i in range(s.queue.shape[0]):
+        s.length[i] = s.best_length[i]
+        for k in range(s.length[i]):
+            s.queue[i, k] = s.best_queue[i, k]

@@ -12,10 +12,13 @@ from hypothesis import strategies as st
 from solver_problems import best_by_trying_all, random_plan, random_problem
 
 from hexopt.solvers.annealing import anneal
+from hexopt.solvers.construction import build
 from hexopt.solvers.insertion import greedy
 from hexopt.solvers.judge import evaluate
+from hexopt.solvers.kernels import arrays_of
 from hexopt.solvers.plan import Plan
 from hexopt.solvers.problem import ObjectiveWeights
+from hexopt.solvers.search_state import best_plan, keep_best, recount, search_state
 
 CASE = given(st.integers(0, 2**31), st.integers(1, 14), st.integers(1, 4), st.booleans())
 
@@ -85,6 +88,28 @@ def test_all_due_dates_missed_by_far_change_nothing_but_the_objective():
     later = replace(problem, due=np.asarray(problem.due) - 3000.0)
     one, two = (anneal(p, time_limit=None, moves=2000, seed=1) for p in (late, later))
     assert evaluate(late, two.instance, two.order).objective == pytest.approx(one.objective, rel=1e-3)
+
+
+@CASE
+@settings(max_examples=60, deadline=None)
+def test_the_built_plan_is_honest_and_taken_only_if_it_is_better(seed, n, m, whole):
+    problem = random_problem(np.random.default_rng(seed), n, m, whole)
+    a, first = arrays_of(problem), greedy(problem)
+    s = search_state(problem, a, first.instance, first.order, seed=0)
+    recount(a, s)
+    keep_best(s)
+    build(problem, a, s, started=0.0, time_limit=None)
+    found = evaluate(problem, *best_plan(problem, s)).objective
+    assert found <= first.objective + 1e-9 * abs(first.objective)
+    assert s.cost[0] == pytest.approx(found, rel=1e-9, abs=1e-9)
+
+
+def test_the_built_plan_is_much_better_than_greedy_insertion():
+    better = []
+    for seed in range(20):
+        problem = random_problem(np.random.default_rng(seed), 40, 4)
+        better.append(anneal(problem, time_limit=None, moves=1).objective / greedy(problem).objective)
+    assert np.mean(better) < 0.97
 
 
 def test_fractional_kv_tokens_lose_no_ground():
