@@ -29,6 +29,8 @@ _FIRST_CHUNK = 32
 """The same until it is known how long they take."""
 _LOOKS = 40
 """How often a run looks at the clock."""
+_FINISH = 1.5e-4
+"""Seconds kept back for the judge."""
 _RECOUNT = 8192
 """Stages taken out after which the objective is counted anew: sums of differences drift."""
 _COLD = 0.0015
@@ -76,6 +78,7 @@ def anneal(
     started = time.perf_counter()
     if time_limit is None and moves is None:
         raise ValueError("time_limit or moves must be given")
+    until = None if time_limit is None else max(0.5 * time_limit, time_limit - _FINISH)
     a = arrays_of(problem)
     where, order = greedy_plan(problem, a) if warm_start is None else (warm_start.instance, warm_start.order)
     state = search_state(problem, a, where, order, seed)
@@ -85,8 +88,8 @@ def anneal(
         keep_best(state)
         most = state.cost[0] + 1e-9 * abs(state.cost[0])
         if warm_start is None:
-            build(problem, a, state, started, time_limit)
-        _search(a, state, _HOT if warm_start is None else _WARM, started, time_limit, moves)
+            build(problem, a, state, started, until)
+        _search(a, state, _HOT if warm_start is None else _WARM, started, until, moves)
         found = best_plan(problem, state)
     objective = objective_of(problem, a, *found)
     if objective > most:
@@ -126,10 +129,10 @@ def _search(
 
 @inlined
 def _aim(a: Arrays, s: SearchState, r: int) -> int:
-    """A random instance, the cheapest of two to seven for stage ``r``."""
+    """A random instance, the cheapest of one to seven for stage ``r``."""
     m = s.queue.shape[0]
     best = int(uniform(s) * m)
-    for _ in range(1 + int(uniform(s) * 6.0)):
+    for _ in range(int(uniform(s) * 7.0)):
         i = int(uniform(s) * m)
         if a.linear[r, i] + s.urgency[r] * s.service[r, i] < a.linear[r, best] + s.urgency[r] * s.service[r, best]:
             best = i

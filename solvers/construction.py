@@ -22,7 +22,7 @@ _PROMPTER = 0.5
 """Mean work of a seat by which a stage of twice the weight is inserted earlier."""
 _CHUNK = 16
 """Stages between two looks at the clock."""
-_BEGIN, _END = 0.3, 0.6
+_BEGIN, _END = 0.5, 0.6
 """Shares of the time limit after which it is not begun, and at which it shall have ended."""
 
 
