@@ -78,7 +78,7 @@ def hexgen_flow(alpha: float) -> Objective:
     return Objective(weights, urgency=0.0)
 
 
-_DEADLINE = ObjectiveWeights(tardiness=0.0, late=0.0, completion=1.0, imposed=1.0, congestion=1.0, move=1.0)
+_DEADLINE = ObjectiveWeights(tardiness=0.0, late=20.0, completion=1.0, imposed=1.0, congestion=1.0, move=1.0)
 
 PRESETS: dict[str, Objective] = {
     "deadline": Objective(_DEADLINE),

@@ -85,6 +85,7 @@ def dust(rounded: Rounded, cost: float) -> float:
 
 
 def proved(rounded: Rounded, units: float) -> float:
+    """The true cost that no plan is below, if none is below ``units``."""
     bound = max(0.0, units / rounded.scale)
     return max(0.0, bound - dust(rounded, bound))
 
