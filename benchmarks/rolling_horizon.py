@@ -41,7 +41,7 @@ OURS: tuple[Policy, ...] = (
     GreedyUrgency(lost=0.1),
     replace(HORIZON, objective="attainment"),
 )
-FAMILIES = ("react", "tree-search", "map-reduce")
+FAMILIES = ("tool-agent", "tree-search", "map-reduce")
 """Synthetic ones."""
 
 
@@ -164,7 +164,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=10)
     parser.add_argument("--workflows", type=int, default=400)
     parser.add_argument("--loads", type=float, nargs="+", default=LOADS)
-    parser.add_argument("--only", nargs="+", help="trace1, trace2, formula1, coding-agents, react ...")
+    parser.add_argument("--only", nargs="+", help="trace1, trace2, formula1, coding-agents, tree-search ...")
     parser.add_argument("--cluster", choices=("hetero-1", "hetero-2"))
     parser.add_argument("--ablations", action="store_true", help="switches of the rolling horizon, one at a time")
     options = parser.parse_args()

@@ -14,6 +14,7 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -28,7 +29,7 @@ from hexopt.policies.policy import Fleet
 from hexopt.policies.rolling_horizon import RollingHorizon
 from hexopt.simulation.loop import dispatch
 from hexopt.simulation.state import NONE, Simulation
-from hexopt.solvers import HELD, Plan, anneal, evaluate, greedy, solve
+from hexopt.solvers import HELD, EpochProblem, Plan, anneal, evaluate, greedy, solve
 from hexopt.solvers.extras import MissingExtraError
 
 _log = logging.getLogger(__name__)
@@ -91,6 +92,7 @@ class Scheduler:
         self._rank: dict[int, int] = {}
         self._pending: _Pending | None = None
         self._last = -math.inf
+        _warm_up(settings.solver)
         self.watch: Callable[[Epoch, float], None] | None = None
         """Called with every epoch before it is solved, and its time."""
 
@@ -203,6 +205,18 @@ class Scheduler:
         for r in sent:
             del self._place[r], self._rank[r]
         self._held = [r for r in self._held if r not in sent]
+
+
+@cache
+def _warm_up(solver: str) -> None:
+    """Solve a tiny problem, so that no plan of a run waits for a compiler."""
+    two = np.ones(2)
+    tiny = EpochProblem(
+        service=np.ones((2, 2)), tail=two, workflow=[0, 1], due=two, weight=two, seats=two, kv_capacity=two, kv=two
+    )
+    greedy(tiny)
+    anneal(tiny, time_limit=None, moves=10)
+    solve(tiny, solver=solver, time_limit=0.1)
 
 
 class _Seen(Exception):

@@ -28,7 +28,15 @@ def demo(
     from hexopt.simulation.metrics import summarise
 
     console.check_writable("--out", out)
-    names = ("round-robin", "least-loaded", "hexgen-flow:alpha=0.5", "edf", "llf", "greedy-urgency")
+    names = (
+        "round-robin",
+        "least-loaded",
+        "hexgen-flow:alpha=0.5",
+        "edf",
+        "llf",
+        "greedy-urgency",
+        "rolling-horizon:freeze=true",
+    )
     fleet = load_cluster("hetero-1")
     experiment = Experiment.of(console.load_workflows("text-to-sql"), fleet)
     with console.err.status("Measuring the cluster's capacity (the first run compiles the simulator)"):
