@@ -54,10 +54,8 @@ def surviving_arcs(search: Lagrangian, upper: float, most: int) -> Arcs | None:
                 heapq.heappush(moments, end)
             if len(found) > most:
                 return None
-    if not found:
-        return Arcs(*(np.zeros(0, dtype=t) for t in (np.int64, np.int64, np.float64, np.float64)))
-    stage, instance, start, end_of = zip(*found, strict=True)
-    return Arcs(np.array(stage), np.array(instance), np.array(start), np.array(end_of))
+    table = np.array(found, dtype=np.float64).reshape(-1, 4)
+    return Arcs(table[:, 0].astype(np.int64), table[:, 1].astype(np.int64), table[:, 2], table[:, 3])
 
 
 def _last_start(p: Any, i: int) -> NDArray[np.float64]:

