@@ -150,7 +150,7 @@ def test_every_solver_by_name(solver):
         pytest.importorskip("ortools", reason="needs the extra hexopt[exact]")
     for seed in range(6):
         problem = random_problem(np.random.default_rng(seed), 6, 2, whole=True)
-        plan = solve(problem, solver=solver, time_limit=10.0 if solver in ("exact", "cp-sat") else 1.0)
+        plan = solve(problem, solver=solver, time_limit=10.0 if solver in ("exact", "cp-sat") else 0.1)
         assert plan.solver == solver
         assert plan.objective == evaluate(problem, plan.instance, plan.order).objective
         assert plan.bound <= plan.objective + 1e-9
