@@ -215,8 +215,12 @@ def _warm_up(solver: str) -> None:
         service=np.ones((2, 2)), tail=two, workflow=[0, 1], due=two, weight=two, seats=two, kv_capacity=two, kv=two
     )
     greedy(tiny)
-    anneal(tiny, time_limit=None, moves=10)
-    solve(tiny, solver=solver, time_limit=0.1)
+    try:
+        solve(tiny, solver=solver, time_limit=0.1)
+    except MissingExtraError:
+        raise
+    except Exception:
+        _log.exception("solver %s failed on a tiny problem", solver)
 
 
 class _Seen(Exception):

@@ -101,7 +101,7 @@ def test_demo_runs(installed, home, tmp_path):
     p95 = {}
     for policy, *_, value in re.findall(rf"^ ([a-z]\S+){numbers} ", printed, re.MULTILINE):
         p95.setdefault(policy, []).append(float(value.replace(",", "")))
-    assert len(p95) == 6 and all(len(values) == 3 for values in p95.values()), printed
+    assert len(p95) == 7 and all(len(values) == 3 for values in p95.values()), printed
     assert all(2.5 * ours < plain for ours, plain in zip(p95["greedy-urgency"], p95["round-robin"], strict=True))
     assert (tmp_path / "hexopt-demo.html").stat().st_size > 1_000_000
 

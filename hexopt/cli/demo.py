@@ -35,7 +35,7 @@ def demo(
         "edf",
         "llf",
         "greedy-urgency",
-        "rolling-horizon:freeze=true",
+        "rolling-horizon:solver=congestion-lp,freeze=true",
     )
     fleet = load_cluster("hetero-1")
     experiment = Experiment.of(console.load_workflows("text-to-sql"), fleet)
