@@ -97,9 +97,7 @@ def main() -> None:
     options = parser.parse_args()
     for solver in SOLVERS.values():
         solver(epoch(10, 4, 0))
-    print(
-        "| stages x instances | solver | ms, median | ms, longest | above best known %, median | worst | gap %, median |"
-    )
+    print("| stages x instances | solver | ms, median | ms, longest | above best known % | worst | gap %, median |")
     print("|---|---|---|---|---|---|---|")
     for n, m in SIZES:
         problems = [epoch(n, m, seed) for seed in range(options.problems)]
