@@ -20,7 +20,7 @@ from hexopt.models.kernel import kernel
 from hexopt.models.roofline import step_seconds
 from hexopt.models.tails import tail_quantile
 from hexopt.objective import Objective
-from hexopt.policies.greedy_urgency import appraise, predict
+from hexopt.policies.greedy_urgency import appraise, predict, tokens_left
 from hexopt.policies.knowledge import Knowledge, alone_seconds, believe
 from hexopt.simulation.state import NONE, Simulation
 from hexopt.solvers import EpochProblem
@@ -204,7 +204,7 @@ def _running_calls(sim, know, busy, where, until, kv):
         other = inst.first_here
         while other != NONE:
             there = sim.stage[other]
-            left = max(there.expected_output - there.generated, 0.15 * there.expected_output + 1.0)
+            left = tokens_left(there)
             where[k] = i
             until[k] = left * step
             kv[k] = there.prompt + there.generated + left

@@ -29,8 +29,9 @@ from hexopt.policies.policy import Fleet
 from hexopt.policies.rolling_horizon import RollingHorizon
 from hexopt.simulation.loop import dispatch
 from hexopt.simulation.state import NONE, Simulation
-from hexopt.solvers import HELD, EpochProblem, Plan, anneal, evaluate, greedy, solve
+from hexopt.solvers import HELD, EpochProblem, Plan, anneal, greedy, solve
 from hexopt.solvers.extras import MissingExtraError
+from hexopt.solvers.judge import sequences
 
 _log = logging.getLogger(__name__)
 
@@ -151,7 +152,7 @@ class Scheduler:
                 plan = anneal(problem, time_limit=None, moves=_MOVES * problem.stages)
             else:
                 plan = solve(problem, solver=settings.solver, time_limit=settings.time_limit)
-            evaluate(problem, plan.instance, plan.order)
+            sequences(problem, plan.instance, plan.order)
         except MissingExtraError:
             raise
         except Exception:

@@ -13,10 +13,10 @@ import time
 import numpy as np
 
 from hexopt.solvers.construction import build
-from hexopt.solvers.counting import inlined, late_cost, own_cost
+from hexopt.solvers.counting import own_cost
 from hexopt.solvers.insertion import greedy_plan
 from hexopt.solvers.judge import objective_of
-from hexopt.solvers.kernels import Arrays, arrays_of, kernel
+from hexopt.solvers.kernels import Arrays, arrays_of, inlined, kernel, late_cost
 from hexopt.solvers.moves import accept, place_of, put, take, undo
 from hexopt.solvers.plan import Plan
 from hexopt.solvers.problem import EpochProblem

@@ -2,32 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, TypeVar, cast
-
-from numba import njit
-
-from hexopt.solvers.kernels import LATE, Arrays
+from hexopt.solvers.kernels import Arrays, inlined, insert_call, late_cost, overload_at
 from hexopt.solvers.search_state import SearchState
-
-Function = TypeVar("Function", bound=Callable[..., Any])
-
-
-def inlined(function: Function) -> Function:
-    """Compile like :func:`hexopt.solvers.kernels.kernel`, into the caller.
-
-    To hand the arrays over takes longer than most of these functions.
-    """
-    compiler: Any = njit
-    return cast(Function, compiler(cache=True, _nrt=False, forceinline=True, error_model="numpy")(function))
-
-
-@inlined
-def late_cost(a: Arrays, w: int, tardiness: float) -> float:
-    """Cost of workflow ``w``'s tardiness; below LATE it is in time, as the judge has it."""
-    if tardiness <= LATE:
-        return 0.0
-    return float(a.weight[w] * (a.tardiness * tardiness + a.late))
 
 
 @inlined
@@ -44,11 +20,7 @@ def own_cost(a: Arrays, s: SearchState, r: int, end: float) -> float:
 @inlined
 def load_cost(a: Arrays, s: SearchState, i: int, more: float) -> float:
     """Overload of instance ``i`` with ``more`` load than now."""
-    load = s.load[i] + more
-    cost = 0.0
-    for j in range(a.knots.shape[1]):
-        cost += a.slopes[i, j] * max(0.0, load - a.knots[i, j])
-    return cost
+    return float(overload_at(a, i, s.load[i] + more))
 
 
 @inlined
@@ -81,13 +53,3 @@ def running(a: Arrays, s: SearchState, i: int, place: int) -> tuple[int, float, 
             used += a.kv[r]
             size += 1
     return size, used, now
-
-
-@inlined
-def insert_call(a: Arrays, head: int, size: int, end: float, kv: float) -> None:
-    """Add a call to those that run, head .. size of the scratch of ``a``."""
-    k = size
-    while k > head and a.ends[k - 1] > end:
-        a.ends[k], a.held[k] = a.ends[k - 1], a.held[k - 1]
-        k -= 1
-    a.ends[k], a.held[k] = end, kv

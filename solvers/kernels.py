@@ -27,6 +27,15 @@ def kernel(function: Function) -> Function:
     return cast(Function, compiler(cache=True, nogil=True, _nrt=False)(function))
 
 
+def inlined(function: Function) -> Function:
+    """Compile like :func:`kernel`, into the caller.
+
+    To hand the arrays over takes longer than most of these functions.
+    """
+    compiler: Any = njit  # as above
+    return cast(Function, compiler(cache=True, _nrt=False, forceinline=True, error_model="numpy")(function))
+
+
 class Arrays(NamedTuple):
     """An :class:`EpochProblem` as kernels take it."""
 
@@ -106,6 +115,33 @@ def arrays_of(problem: EpochProblem) -> Arrays:
     )
 
 
+@inlined
+def insert_call(a: Arrays, head: int, size: int, end: float, kv: float) -> None:
+    """Add a call to those that run, head .. size of the scratch of ``a``."""
+    k = size
+    while k > head and a.ends[k - 1] > end:
+        a.ends[k], a.held[k] = a.ends[k - 1], a.held[k - 1]
+        k -= 1
+    a.ends[k], a.held[k] = end, kv
+
+
+@inlined
+def overload_at(a: Arrays, i: int, load: float) -> float:
+    """Weighted congestion of instance ``i`` at this load."""
+    cost = 0.0
+    for j in range(a.knots.shape[1]):
+        cost += a.slopes[i, j] * max(0.0, load - a.knots[i, j])
+    return cost
+
+
+@inlined
+def late_cost(a: Arrays, w: int, tardiness: float) -> float:
+    """Cost of workflow ``w``'s tardiness; below LATE it is in time, as the judge has it."""
+    if tardiness <= LATE:
+        return 0.0
+    return float(a.weight[w] * (a.tardiness * tardiness + a.late))
+
+
 @kernel
 def schedule(a: Arrays, i: int, sequence: NDArray[np.int64], count: int, start: NDArray[np.float64]) -> None:
     """Write when the first ``count`` stages of ``sequence`` start on instance ``i``.
@@ -131,13 +167,7 @@ def schedule(a: Arrays, i: int, sequence: NDArray[np.int64], count: int, start: 
             head += 1
         start[r] = now
         end = now + a.service[r, i]
-        k = size
-        while k > head and ends[k - 1] > end:
-            ends[k] = ends[k - 1]
-            held[k] = held[k - 1]
-            k -= 1
-        ends[k] = end
-        held[k] = a.kv[r]
+        insert_call(a, head, size, end, a.kv[r])
         used += a.kv[r]
         size += 1
 
@@ -150,10 +180,7 @@ def overload(a: Arrays, i: int, sequence: NDArray[np.int64], count: int) -> floa
     load = a.backlog[i]
     for place in range(count):
         load += a.load[sequence[place], i]
-    cost = 0.0
-    for j in range(a.knots.shape[1]):
-        cost += a.slopes[i, j] * max(0.0, load - a.knots[i, j])
-    return cost
+    return float(overload_at(a, i, load))
 
 
 @kernel
@@ -178,8 +205,7 @@ def cost_of(a: Arrays, where: NDArray[np.int64], start: NDArray[np.float64], tar
         tardiness[w] = max(tardiness[w], end + a.tail[r] - a.due[w])
         cost += a.completion * a.weight[w] * end + a.linear[r, i]
     for w in range(tardiness.shape[0]):
-        if tardiness[w] > LATE:
-            cost += a.weight[w] * (a.tardiness * tardiness[w] + a.late)
+        cost += late_cost(a, w, tardiness[w])
     if a.fairness > 0.0:
         cost += a.fairness * worst_tenant(a, tardiness)
     return cost

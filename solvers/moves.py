@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from hexopt.solvers.counting import inlined, insert_call, late_cost, load_cost, running, worst_share
-from hexopt.solvers.kernels import Arrays
+from hexopt.solvers.counting import load_cost, running, worst_share
+from hexopt.solvers.kernels import Arrays, inlined, insert_call, late_cost
 from hexopt.solvers.search_state import SearchState
 
 

@@ -271,12 +271,8 @@ def slopes_of(a: Arrays, x: Relaxation, p: Prices, o: Options, g: Prices) -> Non
         end = o.start[r]
         if i >= 0:
             end += a.service[r, i]
-            k = int(o.start[r] / x.width)
-            while k < buckets and k * x.width < end:
-                part = max(0.0, min(end, (k + 1) * x.width) - max(o.start[r], k * x.width))
-                g.seat[i, k] += part
-                g.token[i, k] += part * a.kv[r]
-                k += 1
+            _spread(g.seat[i], o.start[r], end, 1.0, x.width)
+            _spread(g.token[i], o.start[r], end, a.kv[r], x.width)
             for j in range(a.knots.shape[1]):
                 g.over[i, j] += a.load[r, i]
         w = a.workflow[r]

@@ -11,7 +11,7 @@ import typer
 
 if TYPE_CHECKING:
     from hexopt.explain import Explanation
-    from hexopt.solvers import EpochProblem, Plan
+    from hexopt.solvers import EpochProblem, Evaluation, Plan
 
 Model = Literal["arc-flow", "congestion"]
 
@@ -54,7 +54,7 @@ def solve(
         }
         print(json.dumps(row, allow_nan=False))
         return
-    console.out.print(_plan_table(epoch, plan))
+    console.out.print(_plan_table(epoch, plan, found))
     gap = f"bound {plan.bound:.6g}, gap {plan.gap:.2%}" if math.isfinite(plan.bound) else "no bound"
     console.out.print(
         f"{plan.solver}: {plan.status}, objective {plan.objective:.6g}, {gap}, {1e3 * plan.seconds:.1f} ms"
@@ -76,14 +76,11 @@ def _export(epoch: EpochProblem, path: Path, model: Model) -> None:
     console.note(f"Wrote {path}")
 
 
-def _plan_table(epoch: EpochProblem, plan: Plan) -> object:
+def _plan_table(epoch: EpochProblem, plan: Plan, found: Evaluation) -> object:
     import numpy as np
     from rich import box
     from rich.table import Table
 
-    from hexopt.solvers import evaluate
-
-    found = evaluate(epoch, plan.instance, plan.order)
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for column in ("stage", "workflow", "instance", "start s", "end s", "due s"):
         table.add_column(column, justify="right")
@@ -153,8 +150,9 @@ def _epoch_of(
 
     fleet = load_cluster(cluster)
     experiment = Experiment.of(console.load_workflows(trace, None), fleet)
-    count = max(200, round(2.0 * at * load * experiment.capacity()))
-    picks, times = experiment.sample(count, load * experiment.capacity(), seed)
+    rate = load * experiment.capacity()
+    count = max(200, round(2.0 * at * rate))
+    picks, times = experiment.sample(count, rate, seed)
     policy = RollingHorizon(objective=weights, freeze=True)
     found = epoch_at(experiment, policy, picks, times, at, stages)
     if found is None:

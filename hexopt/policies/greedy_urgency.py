@@ -52,6 +52,12 @@ def _prefill_seconds(coef, new, done, budget, decodes, context):
 
 
 @kernel
+def tokens_left(there):
+    """Output tokens that a call on an instance is expected to have before it; never none, however long it is."""
+    return max(there.expected_output - there.generated, 0.15 * there.expected_output + 1.0)
+
+
+@kernel
 def predict(sim, know, i, r, now):
     """What placing stage ``r`` on instance ``i`` now would mean.
 
@@ -85,7 +91,7 @@ def predict(sim, know, i, r, now):
     other = inst.first_here
     while other != NONE:
         there = sim.stage[other]
-        left = max(there.expected_output - there.generated, 0.15 * there.expected_output + 1.0)
+        left = tokens_left(there)
         size = there.prompt + there.generated
         if there.held > 0:
             running += 1.0
