@@ -12,7 +12,7 @@ $(VENV)/.ready: pyproject.toml
 	rm -f $@
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --upgrade pip
-	$(BIN)/pip install --quiet --editable '.[dev,exact,profiles]'
+	$(BIN)/pip install --quiet --editable '.[dev,exact,profiles,service]'
 	touch $@
 
 demo: setup
