@@ -154,7 +154,7 @@ def _appraise_all(sim, know, stages, now, tail_share):
     for r in stages:
         believe(sim, know, r)
         stage = sim.stage[r]
-        if tail_share > 0.0:
+        if tail_share > 0.0 and stage.told_final == 0:
             stage.tail = tail_quantile(know.tails, stage.kind, stage.occurrence, tail_share)
         appraise(sim, know, r, now, stage.tail)
 

@@ -80,10 +80,15 @@ class Scheduler:
         How it plans.
     fleet
         What it is told of the instances.
+    send
+        Called with the board, a stage and its instance when the stage leaves.
     """
 
-    def __init__(self, settings: RollingHorizon, fleet: Fleet) -> None:
+    def __init__(
+        self, settings: RollingHorizon, fleet: Fleet, send: Callable[[Simulation, int, int], None] = dispatch
+    ) -> None:
         self.settings = settings
+        self._dispatch = send
         self.tally = SolveTally()
         self._builder = EpochBuilder(
             make_objective(settings.objective), fleet.price / 3600.0, settings.tail_share, settings.congestion
@@ -134,11 +139,15 @@ class Scheduler:
         epoch = self._builder.build(board, know, now, stages, [self._place.get(r, NONE) for r in stages])
         if self.watch is not None:
             self.watch(epoch, now)
+        self._pending = self._begin(epoch, now)
+        if self._pending.when <= now:
+            self._apply(board, know, now)
+
+    def _begin(self, epoch: Epoch, now: float) -> _Pending:
+        """Start to solve; says when the plan is applied."""
         plan, seconds = self._solve(epoch)
         took = 0.0 if self.settings.freeze else self.settings.solve_seconds or seconds
-        self._pending = _Pending(now + took, epoch, plan)
-        if took == 0.0:
-            self._apply(board, know, now)
+        return _Pending(now + took, epoch, plan)
 
     def _solve(self, epoch: Epoch) -> tuple[Plan, float]:
         """The solver's plan, or greedy insertion's where it fails; and the seconds that it took."""
@@ -201,7 +210,7 @@ class Scheduler:
                     continue
                 seats[i] -= 1
                 blocks[i] -= needed
-            dispatch(board, r, i)
+            self._dispatch(board, r, i)
             sent.add(r)
         for r in sent:
             del self._place[r], self._rank[r]

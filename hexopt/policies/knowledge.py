@@ -54,10 +54,13 @@ def alone_seconds(coef, prompt, cached, output, budget):
 
 @kernel
 def believe(sim, know, r):
-    """Write what is expected of the ready stage ``r`` into its record: output tokens and tail."""
+    """Write what is expected of the ready stage ``r`` into its record: output tokens and tail, as told or learned."""
     stage = sim.stage[r]
-    stage.expected_output = expected_output(know.lengths, stage.kind, stage.prompt)
-    stage.tail = expected_tail(know.tails, stage.kind, stage.occurrence)
+    if stage.told_output > 0:
+        stage.expected_output = stage.told_output
+    else:
+        stage.expected_output = expected_output(know.lengths, stage.kind, stage.prompt)
+    stage.tail = 0.0 if stage.told_final == 1 else expected_tail(know.tails, stage.kind, stage.occurrence)
 
 
 @kernel

@@ -26,6 +26,9 @@ STAGE = np.dtype(
         ("children", "i4"),
         ("leaf", "i4"),
         ("tool_delay", "f8"),
+        # Told by the client, 0 where it is not: output tokens; whether nothing of the workflow follows.
+        ("told_output", "i4"),
+        ("told_final", "i4"),
         # Decided by the policy.
         ("priority", "f8"),
         ("expected_output", "f8"),
