@@ -242,7 +242,7 @@ def begin_step(sim, i, now):
 
 
 @kernel
-def _leave(sim, i, r):
+def leave(sim, i, r):
     """Unlink stage ``r`` from the list of those at instance ``i``."""
     stage = sim.stage[r]
     if stage.previous_here == NONE:
@@ -300,7 +300,7 @@ def end_step(sim, i, ended):
     inst.running = kept
     for k in range(count):
         release(sim, i, ended[k])
-        _leave(sim, i, ended[k])
+        leave(sim, i, ended[k])
     inst.finished += count
     inst.busy = 0
     inst.next_event = FOREVER

@@ -97,6 +97,12 @@ def instance_table(cluster: Cluster, by_priority: bool) -> NDArray[np.void]:
     return table
 
 
+def free_entries(instance: NDArray[np.void], nodes: int) -> int:
+    """Entries that a free queue may need, and two to spare."""
+    # An entry holds at least one block; anonymous neighbours merge, so nodes bound the entries too.
+    return min(int(instance["blocks"].max()), 2 * nodes + 1) + 2
+
+
 def build(jobs: Jobs, instance: NDArray[np.void], coef: NDArray[np.float64]) -> Simulation:
     """The state before the first event.
 
@@ -110,8 +116,7 @@ def build(jobs: Jobs, instance: NDArray[np.void], coef: NDArray[np.float64]) -> 
         True roofline coefficients, shape (m, N_FEATURES), seconds.
     """
     instances, nodes, stages = instance.shape[0], jobs.node.shape[0], jobs.stage.shape[0]
-    # A free-queue entry holds at least one block; anonymous neighbours merge, so nodes bound the entries too.
-    entries = min(int(instance["blocks"].max()), 2 * nodes + 1) + 2
+    entries = free_entries(instance, nodes)
     entry = np.zeros((instances, entries), dtype=ENTRY)
     entry["next"] = np.append(np.arange(1, entries), NONE)
     entry[:, 0] = list(zip([NONE] * instances, [NONE] * instances, [NONE] * instances, instance["blocks"], strict=True))
