@@ -1,8 +1,10 @@
-"""``hexopt traces``: look at, convert and synthesize traces."""
+"""``hexopt traces``: look at, convert, export and synthesize traces."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,7 +13,7 @@ import typer
 if TYPE_CHECKING:
     from hexopt.traces.statistics import TraceSummary
 
-app = typer.Typer(help="Look at, convert and synthesize traces.", no_args_is_help=True)
+app = typer.Typer(help="Look at, convert, export and synthesize traces.", no_args_is_help=True)
 
 
 @app.command()
@@ -45,6 +47,58 @@ def convert(
     workflows = console.load_workflows(trace, trace_format, flag="trace")
     write_trace(workflows, out, block_size=block_size)
     console.say_written(workflows, out)
+
+
+@app.command()
+def export(
+    store: Annotated[str, typer.Option(help="Database of a gateway: sqlite:///hexopt.db, postgresql://...")],
+    out: Annotated[Path, typer.Option(help="agentic_mooncake v2 file to write; .gz packs it.")],
+    since: Annotated[str | None, typer.Option(help="Arrived at this time or later; ISO 8601, UTC by default.")] = None,
+    until: Annotated[str | None, typer.Option(help="Arrived before this time.")] = None,
+    tenant: Annotated[str | None, typer.Option(help="This tenant's only.")] = None,
+    block_size: Annotated[int, typer.Option(help="Tokens a block hash stands for.", min=1)] = 64,
+) -> None:
+    """Write the traffic that a gateway has served as a trace, to simulate it again."""
+    from itertools import chain
+
+    from hexopt.cli import console
+    from hexopt.traces import Workflow, write_trace
+
+    try:
+        from hexopt.service.database import Database
+        from hexopt.service.traffic import Traffic
+    except ModuleNotFoundError as error:
+        raise ValueError(f"traces export needs {error.name}: pip install 'hexopt[service]'") from error
+    database = Database(store)
+    traffic = Traffic(database, _moment("--since", since), _moment("--until", until), tenant)
+    console.check_writable("--out", out)
+    found = traffic.workflows()
+    first = next(found, None)
+    if first is None:
+        raise ValueError(f"--store {database.name}: holds no finished workflow that arrived in this time, expected one")
+    calls = 0
+
+    def counted() -> Iterator[Workflow]:
+        nonlocal calls
+        for workflow in chain((first,), found):
+            calls += len(workflow.stages)
+            yield workflow
+
+    written = write_trace(counted(), out, block_size=block_size)
+    console.note(f"Wrote {written} workflows, {calls} calls to {out}")
+    if traffic.left_out:
+        console.note(f"Left out {traffic.left_out} calls that failed or whose lengths are unknown", style="dim")
+
+
+def _moment(flag: str, text: str | None) -> float | None:
+    """Unix seconds of an ISO 8601 date or time."""
+    if text is None:
+        return None
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        raise ValueError(f"{flag} is {text!r}, expected a time like 2026-01-01T00:00") from None
+    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
 
 
 @app.command()
