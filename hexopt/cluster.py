@@ -39,6 +39,8 @@ class Instance:
         Money an hour for the whole instance.
     speed
         Against the latency model: at 0.8 every step takes 1 / 0.8 of what it says.
+    url
+        Base URL of the server that is this instance, empty where there is none.
     """
 
     name: str
@@ -51,6 +53,7 @@ class Instance:
     prefix_caching: bool
     price: float
     speed: float = 1.0
+    url: str = ""
 
     @property
     def coef(self) -> NDArray[np.float64]:
@@ -86,7 +89,8 @@ class _InstanceRow(BaseModel):
     kv_tokens: int | None = Field(default=None, ge=1)
     prefix_caching: bool | None = None
     price: float | None = Field(default=None, ge=0, allow_inf_nan=False)
-    speed: float = Field(default=1.0, ge=0.01, le=100)
+    speed: float = Field(default=1.0, ge=0.01, le=1000)
+    url: str | None = Field(default=None, pattern=r"^https?://[^/?#\s]+[^?#\s]*$")
 
 
 class _ClusterFile(BaseModel):
@@ -192,6 +196,8 @@ def _replicas(cluster: _ClusterFile, row: _InstanceRow, models: LatencyModels, w
     block_size = limit("block_size", 16)
     if kv_tokens < 2 * block_size:
         raise ClusterError(f"{where}: kv_tokens is {kv_tokens}, expected at least two blocks of {block_size}")
+    if row.url is not None and row.count > 1:
+        raise ClusterError(f"{where}: url is one server's, but count is {row.count}: give each a row of its own")
     caching = row.prefix_caching if row.prefix_caching is not None else cluster.prefix_caching
     base = row.name or row.gpu
     return [
@@ -206,6 +212,7 @@ def _replicas(cluster: _ClusterFile, row: _InstanceRow, models: LatencyModels, w
             prefix_caching=True if caching is None else caching,
             price=row.price or 0.0,
             speed=row.speed,
+            url=(row.url or "").rstrip("/"),
         )
         for k in range(row.count)
     ]

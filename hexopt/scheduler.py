@@ -63,7 +63,7 @@ class SolveTally:
 
 
 @dataclass(frozen=True)
-class _Pending:
+class Pending:
     """A plan that is applied at a time."""
 
     when: float
@@ -96,9 +96,9 @@ class Scheduler:
         self._held: list[int] = []
         self._place: dict[int, int] = {}
         self._rank: dict[int, int] = {}
-        self._pending: _Pending | None = None
+        self._pending: Pending | None = None
         self._last = -math.inf
-        _warm_up(settings.solver)
+        warm_up(settings.solver)
         self.watch: Callable[[Epoch, float], None] | None = None
         """Called with every epoch before it is solved, and its time."""
 
@@ -143,11 +143,11 @@ class Scheduler:
         if self._pending.when <= now:
             self._apply(board, know, now)
 
-    def _begin(self, epoch: Epoch, now: float) -> _Pending:
+    def _begin(self, epoch: Epoch, now: float) -> Pending:
         """Start to solve; says when the plan is applied."""
         plan, seconds = self._solve(epoch)
         took = 0.0 if self.settings.freeze else self.settings.solve_seconds or seconds
-        return _Pending(now + took, epoch, plan)
+        return Pending(now + took, epoch, plan)
 
     def _solve(self, epoch: Epoch) -> tuple[Plan, float]:
         """The solver's plan, or greedy insertion's where it fails; and the seconds that it took."""
@@ -196,7 +196,7 @@ class Scheduler:
         placed = sorted((r for r in self._held if r in self._place), key=lambda r: self._rank[r])
         if not placed:
             return
-        seats, blocks = _room(board) if self.settings.late_binding else (None, None)
+        seats, blocks = room(board) if self.settings.late_binding else (None, None)
         sent = set()
         for r in placed:
             i = self._place[r]
@@ -218,7 +218,7 @@ class Scheduler:
 
 
 @cache
-def _warm_up(solver: str) -> None:
+def warm_up(solver: str) -> None:
     """Solve a tiny problem, so that no plan of a run waits for a compiler."""
     two = np.ones(2)
     tiny = EpochProblem(
@@ -278,7 +278,7 @@ def epoch_at(
     return None
 
 
-def _room(board: Simulation) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def room(board: Simulation) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Seats and blocks of each instance that are free once its waiting calls are admitted, both shape (m,)."""
     instance: Any = board.instance
     seats = (instance["max_seqs"] - instance["running"] - instance["waiting"]).astype(np.int64)

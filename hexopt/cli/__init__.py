@@ -7,7 +7,7 @@ from typing import Any
 
 import typer
 
-from hexopt.cli import demo, models, simulate, solver, traces
+from hexopt.cli import demo, models, serve, simulate, solver, traces
 
 app = typer.Typer(
     name="hexopt",
@@ -20,6 +20,7 @@ app.command("simulate")(simulate.simulate)
 app.command("demo")(demo.demo)
 app.command("solve")(solver.solve)
 app.command("explain")(solver.explain)
+app.command("serve")(serve.serve)
 app.command("train")(models.train)
 app.add_typer(models.profile_app, name="profile")
 app.add_typer(traces.app, name="traces")

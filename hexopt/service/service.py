@@ -1,0 +1,295 @@
+"""Everything that the service is made of, put together and taken apart."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+import time
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import aiohttp
+import orjson
+
+from hexopt.cluster import Instance
+from hexopt.policies.policy import Policy
+from hexopt.service.calls import Call, FinishedStage
+from hexopt.service.dispatcher import Dispatcher
+from hexopt.service.fleet import Server, State, answered, failed
+from hexopt.service.gateway import Gateway
+from hexopt.service.health import Monitor
+from hexopt.service.settings import ServiceSettings
+from hexopt.service.store import DecisionRecord, StageRecord, Store
+from hexopt.service.telemetry import Telemetry
+from hexopt.service.workflows import EndedWorkflow, Workflows
+from hexopt.traces import Workflow
+
+_log = logging.getLogger(__name__)
+
+_TICK = 1.0
+"""Seconds between two looks for workflows that have gone idle."""
+
+
+class Service:
+    """The running service.
+
+    Parameters
+    ----------
+    settings
+        How it runs.
+    servers
+        The fleet to begin with.
+    policy
+        The active policy.
+    training
+        Finished workflows that predictors start from; may be empty.
+    """
+
+    dispatcher: Dispatcher
+    gateway: Gateway
+
+    def __init__(
+        self,
+        settings: ServiceSettings,
+        servers: Sequence[Server],
+        policy: Policy,
+        training: Sequence[Workflow] = (),
+    ) -> None:
+        self.settings = settings
+        self.started = time.time()
+        self.workflows = Workflows(settings.default_slo, settings.workflow_idle)
+        self.telemetry = Telemetry(self._gauges)
+        self.store = Store(settings.store) if settings.store else None
+        self._servers = list(servers)
+        self._policy = policy
+        self._training = training
+        self._ticker: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Begin: solver, client, health checks."""
+        connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=60.0, ttl_dns_cache=300)
+        self.session = aiohttp.ClientSession(
+            connector=connector, auto_decompress=False, cookie_jar=aiohttp.DummyCookieJar()
+        )
+        dispatcher = self.dispatcher = Dispatcher(self._servers, self._policy, self.workflows, self._training)
+        dispatcher.decided = self._decided
+        dispatcher.decision_seconds = self.telemetry.decision_took
+        self.workflows.open_slot = dispatcher.open_workflow
+        self.workflows.close_slot = dispatcher.close_workflow
+        self.workflows.ended_hook = self._workflow_ended
+        dispatcher.warm_up()
+        self.gateway = Gateway(
+            self.settings, dispatcher, self.workflows, self.session, self.telemetry, self._server_failed, self._finished
+        )
+        self.monitor = Monitor(
+            self.session, self._server_changed, self._busy, self.settings.health_every, self.settings.health_patience
+        )
+        # Calls may come at once: who is up should be known.
+        await asyncio.gather(*(self.monitor.check(server) for server in dispatcher.servers))
+        self.monitor.watch(dispatcher.servers)
+        self._ticker = asyncio.create_task(self._tick(), name="workflows")
+
+    async def stop(self) -> None:
+        """End: what is known is written down."""
+        if self._ticker is not None:
+            self._ticker.cancel()
+        self.monitor.close()
+        self.dispatcher.close()
+        await self.session.close()
+        if self.store is not None:
+            await asyncio.to_thread(self.store.close)
+
+    @property
+    def ready(self) -> bool:
+        """Whether calls can be served."""
+        return not self.gateway.draining and self.dispatcher.any_up()
+
+    # The fleet.
+
+    def add(self, instance: Instance, url: str, api_key: str = "") -> Server:
+        """A further server; calls go there once its health answers.
+
+        Raises
+        ------
+        ValueError
+            If there is one of that name.
+        """
+        if any(server.name == instance.name for server in self.dispatcher.servers):
+            raise ValueError(f"instance {instance.name!r} exists already")
+        server = Server(instance, url.rstrip("/"), api_key)
+        self.dispatcher.servers.append(server)
+        self.dispatcher.relay_board()
+        self.monitor.watch(self.dispatcher.servers)
+        return server
+
+    def drain(self, server: Server) -> None:
+        """Let ``server`` finish what it has."""
+        server.state, server.reason = State.DRAINING, "drained by an operator"
+        self.dispatcher.fleet_changed()
+
+    def resume(self, server: Server) -> None:
+        """Undo :meth:`drain`."""
+        if server.state is State.DRAINING:
+            server.state, server.reason = State.STARTING, ""
+
+    def remove(self, server: Server) -> None:
+        """Forget ``server``.
+
+        Raises
+        ------
+        ValueError
+            If it still has calls, or is the last one.
+        """
+        if self._busy(server):
+            raise ValueError(f"instance {server.name!r} still has {self._busy(server)} calls: drain it first")
+        if len(self.dispatcher.servers) == 1:
+            raise ValueError(f"instance {server.name!r} is the last one")
+        self.dispatcher.servers.remove(server)
+        self.dispatcher.relay_board()
+        self.monitor.watch(self.dispatcher.servers)
+
+    def server(self, name: str) -> Server | None:
+        """The server of that name."""
+        return next((server for server in self.dispatcher.servers if server.name == name), None)
+
+    # What happens.
+
+    def _busy(self, server: Server) -> int:
+        if server not in self.dispatcher.servers_by_index:
+            return 0
+        return self.dispatcher.load(self.dispatcher.servers_by_index.index(server))[0]
+
+    def _server_failed(self, server: Server, reason: str, at_once: bool) -> None:
+        server.errors += 1
+        if failed(server, reason, time.monotonic(), at_once):
+            _log.warning("%s (%s) is down: %s", server.name, server.url, reason)
+            self._server_changed(server)
+
+    def _server_changed(self, server: Server) -> None:
+        self.dispatcher.fleet_changed()
+        if server.state is State.DOWN:
+            self.gateway.interrupt(server)
+
+    def _decided(self, call: Call) -> None:
+        self.telemetry.decided(call)
+
+    def _workflow_ended(self, ended: EndedWorkflow, stages: list[FinishedStage]) -> None:
+        self.telemetry.workflow_ended(ended.met)
+        self.dispatcher.learn_workflow(stages)
+
+    def _finished(self, call: Call, status: str, output: int, cached: int) -> None:
+        self.telemetry.ended(call, status)
+        receipt = call.receipt
+        if status == "ok":
+            server = self.server(receipt.instances[receipt.chosen][0])
+            if server is not None:
+                answered(server)
+            if receipt.planned is not None:
+                self.telemetry.solved(receipt.planned.plan.seconds, receipt.planned.plan.gap)
+                # The epoch's arrays are not worth keeping for every call.
+        if self.store is None:
+            return
+        context, workflow = call.context, call.workflow
+        self.store.put(
+            StageRecord(
+                workflow=workflow.id,
+                stage=context.stage or call.id,
+                parents=context.parents,
+                kind=context.kind,
+                tenant=workflow.tenant,
+                weight=workflow.weight,
+                model="",
+                instance=receipt.instances[receipt.chosen][0] if receipt is not None else "",
+                gpu="",
+                arrival=workflow.arrival,
+                ready=call.ready,
+                dispatched=_known(call.dispatched),
+                first_token=_known(call.first_token),
+                finish=call.finish if status == "ok" else time.time(),
+                deadline=workflow.deadline,
+                prompt_tokens=call.prompt_tokens,
+                cached_tokens=cached,
+                output_tokens=output,
+                prefix=context.prefix,
+                status=status,
+                retries=max(call.attempts - 1, 0),
+                decision_id=call.id,
+                predicted_finish=_known(receipt.predicted_finish) if receipt is not None else None,
+                policy=self.dispatcher.policy.name,
+            )
+        )
+        if receipt is not None:
+            self.store.put(
+                DecisionRecord(
+                    id=receipt.id,
+                    time=receipt.time,
+                    workflow=receipt.workflow,
+                    stage=receipt.stage,
+                    policy=receipt.policy,
+                    solver=receipt.planned.plan.solver if receipt.planned is not None else "",
+                    chosen=receipt.instances[receipt.chosen][0],
+                    receipt=orjson.dumps(receipt.as_dict(terms=False)).decode(),
+                )
+            )
+
+    async def _tick(self) -> None:
+        while True:
+            await asyncio.sleep(_TICK)
+            self.workflows.end_idle(time.time())
+
+    # What it says of itself.
+
+    def _gauges(self) -> Iterable[tuple[str, str, list[str], list[tuple[list[str], float]]]]:
+        dispatcher = self.dispatcher
+        servers = list(enumerate(dispatcher.servers))
+        yield "hexopt_calls_waiting", "Calls that wait to be sent", [], [([], dispatcher.waiting)]
+        yield (
+            "hexopt_calls_running",
+            "Calls sent and not ended",
+            ["instance"],
+            [([s.name], dispatcher.load(i)[0]) for i, s in servers],
+        )
+        yield (
+            "hexopt_instance_up",
+            "Whether calls are sent there",
+            ["instance"],
+            [([s.name], float(s.takes_calls)) for _, s in servers],
+        )
+        yield (
+            "hexopt_prediction_scale_ratio",
+            "Observed over predicted seconds",
+            ["instance"],
+            [([s.name], scale) for (_, s), scale in zip(servers, dispatcher.scale, strict=True)],
+        )
+        yield "hexopt_workflows_alive", "Workflows that have not ended", [], [([], len(self.workflows))]
+        attainment = self.workflows.attainment()
+        if not math.isnan(attainment):
+            yield "hexopt_workflow_attainment_ratio", "Share of recent workflows in time", [], [([], attainment)]
+        if dispatcher.solver is not None:
+            tally = dispatcher.solver.tally
+            yield "hexopt_solves_total", "Problems handed to the solver process, by outcome", ["outcome"], [
+                (["solved"], tally.solved), (["failed"], tally.failed), (["late"], tally.late)
+            ]  # fmt: skip
+            yield "hexopt_solver_deaths_total", "Times that the solver process died", [], [([], tally.deaths)]
+        if dispatcher.shadow is not None:
+            yield "hexopt_shadow_decisions_total", "Decisions of the shadow policy", ["same"], [
+                (["true"], dispatcher.shadow_agreed), (["false"], dispatcher.shadow_differed)
+            ]  # fmt: skip
+        if self.store is not None:
+            stats = self.store.stats
+            yield "hexopt_store_rows_total", "Rows for the store, by outcome", ["outcome"], [
+                (["written"], stats.written), (["dropped"], stats.dropped), (["failed"], stats.failed)
+            ]  # fmt: skip
+            yield "hexopt_store_pending_rows", "Rows that wait to be written", [], [([], stats.pending)]
+            yield "hexopt_store_degraded", "Whether the store cannot write", [], [([], float(stats.degraded))]
+
+    def state(self, limit: int = 200) -> dict[str, Any]:
+        """All that a dashboard shows, for JSON."""
+        from hexopt.service.state import state_of
+
+        return state_of(self, limit)
+
+
+def _known(value: float) -> float | None:
+    return value if math.isfinite(value) else None
