@@ -15,8 +15,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import sparse
-from scipy.optimize import LinearConstraint, milp
 
 from hexopt.solvers.insertion import by_slack, greedy
 from hexopt.solvers.judge import evaluate
@@ -145,6 +143,9 @@ def _build(problem: EpochProblem) -> _Model:
             (np.arange(k), np.full(k, cost.size - 1), -np.ones(k)),
         )
     )  # fmt: skip
+    # Half of what importing this library costs in memory; the online path of a service may never need it.
+    from scipy import sparse
+
     rows = sparse.vstack([sparse.coo_array(b, shape=(height, cost.size)) for b, height in blocks], format="csr")
     high = np.concatenate([np.ones(there.size), np.zeros(2 * n), c.room.ravel(), np.zeros(k)])
     low = np.concatenate([np.ones(there.size), np.full(high.size - there.size, -np.inf)])
@@ -168,6 +169,8 @@ def congestion_optimum(problem: EpochProblem, *, integer: bool, time_limit: floa
     pairs = model.stage.size
     integrality = np.zeros(model.cost.size)
     integrality[:pairs] = integer
+    from scipy.optimize import LinearConstraint, milp
+
     found = milp(
         model.cost,
         integrality=integrality,

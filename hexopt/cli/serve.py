@@ -34,6 +34,7 @@ def serve(
     store: Annotated[str, typer.Option(help="Database URL of finished stages and decisions; empty for none.")] = (
         "sqlite:///hexopt.db"
     ),
+    otel_endpoint: Annotated[str, typer.Option(help="OpenTelemetry collector (OTLP over HTTP); empty for none.")] = "",
     log_level: Annotated[str, typer.Option(help="debug, info, warning or error.")] = "info",
 ) -> None:
     """Schedule real calls on real servers: an OpenAI-compatible gateway, a solver API, and a dashboard at /."""
@@ -64,6 +65,7 @@ def serve(
         drain_timeout=drain_timeout,
         workflow_idle=workflow_idle,
         store=store,
+        otel_endpoint=otel_endpoint,
     )
     fleet = load_cluster(cluster)
     for instance in fleet.instances:
@@ -72,12 +74,9 @@ def serve(
     active = make_policy(policy)
     if weights:
         active = _with_weights(active, weights)
-    if shadow:
-        make_policy(shadow)
     training = console.load_workflows(trace) if trace else []
-    application = Application(settings, [Server(i, i.url, server_key) for i in fleet.instances], active, training)
-    if shadow:
-        application.service.shadow = make_policy(shadow)
+    servers = [Server(i, i.url, server_key) for i in fleet.instances]
+    application = Application(settings, servers, active, training, make_policy(shadow) if shadow else None)
     configure(log_level)
     console.note(f"Gateway, API and dashboard on http://{host}:{port} before {len(fleet)} instances ({active.label})")
     config = uvicorn.Config(

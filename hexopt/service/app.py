@@ -27,7 +27,7 @@ class Application:
 
     Parameters
     ----------
-    settings, servers, policy, training
+    settings, servers, policy, training, shadow
         As :class:`hexopt.service.service.Service` takes them.
     """
 
@@ -37,8 +37,9 @@ class Application:
         servers: Sequence[Server],
         policy: Policy,
         training: Sequence[Workflow] = (),
+        shadow: Policy | None = None,
     ) -> None:
-        self.service = Service(settings, servers, policy, training)
+        self.service = Service(settings, servers, policy, training, shadow)
         self.api = _api(self.service)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

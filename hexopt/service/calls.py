@@ -78,11 +78,16 @@ class Call:
     max_tokens: int
     ready: float
     stream: bool
+    model: str
+    path: str
+    traceparent: str
     placed: asyncio.Future[int]
     """Resolves to the instance that it may be sent to."""
     row: int = -1
     """Its stage on the board, -1 for none."""
     instance: int = -1
+    queued: int = -1
+    """Its number in an instance's queue, -1 while it is in none."""
     dispatched: float = math.nan
     first_token: float = math.nan
     finish: float = math.nan

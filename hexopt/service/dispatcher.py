@@ -88,7 +88,7 @@ class Dispatcher:
         self._scheduler: LiveScheduler | None = None
         self._calls: dict[int, Call] = {}
         self._fresh: list[int] = []
-        self._queues: list[list[tuple[float, int, int]]] = []
+        self._queues: list[list[tuple[float, int, Call]]] = []
         self._stirred = False
         self._timer: asyncio.TimerHandle | None = None
         self._service_seconds = 1.0
@@ -270,8 +270,9 @@ class Dispatcher:
     def open_workflow(self, arrival: float, deadline: float, weight: float, tenant: int) -> int:
         """A place on the board."""
         w = self._board.add_workflow(arrival, deadline, weight, tenant)
-        if w < self._know.counts.shape[0]:
-            self._know.counts[w] = 0
+        self._know = _with_counts(self._know, w)
+        if self.shadow is not None:
+            self._shadow_know = _with_counts(self._shadow_know, w)
         return w
 
     def close_workflow(self, slot: int) -> None:
@@ -286,10 +287,7 @@ class Dispatcher:
         sim = self._board.sim
         for i, queue in enumerate(self._queues):
             if not self.servers[i].takes_calls:
-                for _, _, r in queue:
-                    leave_queue(sim, r)
-                    self._fresh.append(r)
-                queue.clear()
+                self._fresh += self._take_queue(sim, queue)
         if self._scheduler is not None:
             self._scheduler.forget_places()
         self._stir()
@@ -304,7 +302,7 @@ class Dispatcher:
         ]
         calls = list(self._calls.values())
         for call in calls:
-            call.instance = NONE
+            call.instance = call.queued = NONE
         old_scale = dict(zip(self._names, self._online.scale.tolist(), strict=True))
         self._online = empty_online(len(self.servers))
         for i, server in enumerate(self.servers):
@@ -429,7 +427,8 @@ class Dispatcher:
             self._place_again(self._calls[r], now)
         fresh = [r for r in fresh if not self._calls[r].excluded]
         if self._scheduler is not None:
-            self._plan(sim, fresh)
+            if fresh or self._scheduler.waiting:
+                self._plan(sim, fresh)
         else:
             for r in fresh:
                 call = self._calls[r]
@@ -461,7 +460,8 @@ class Dispatcher:
             call.reason = "greedy urgency between solves"
         else:
             call.reason = f"plan of {planned.plan.solver}"
-        self._send(call, i, self._clock(), planned)
+        # What fits nowhere may have been sent to a closed one.
+        self._send(call, self._first_open(i), self._clock(), planned)
 
     def _choose(self, call: Call, now: float) -> int:
         """The policy's place for one call, decided at once."""
@@ -496,7 +496,8 @@ class Dispatcher:
         sim = self._board.sim
         rank = float(sim.stage[call.row]["priority"]) if self.policy.by_priority else 0.0
         enqueue(sim, i, call.row)
-        heapq.heappush(self._queues[i], (rank, next(self._numbers), call.row))
+        call.queued = next(self._numbers)
+        heapq.heappush(self._queues[i], (rank, call.queued, call))
 
     def _pump(self, now: float) -> None:
         """Send what its instance can admit, in the order of its queue."""
@@ -504,19 +505,19 @@ class Dispatcher:
         for i, queue in enumerate(self._queues):
             instance = sim.instance[i]
             while queue and self.servers[i].takes_calls:
-                _, _, r = queue[0]
-                call = self._calls.get(r)
-                if call is None:
+                _, number, call = queue[0]
+                if call.queued != number:
                     heapq.heappop(queue)
                     continue
-                stage = sim.stage[r]
+                stage = sim.stage[call.row]
                 needed = -(-int(stage["prompt"]) // int(instance["block_size"]))
                 if instance["running"] > 0 and (
                     instance["running"] >= instance["max_seqs"] or instance["free"] < needed
                 ):
                     break
                 heapq.heappop(queue)
-                leave_queue(sim, r)
+                call.queued = NONE
+                leave_queue(sim, call.row)
                 self._send(call, i, now, None)
 
     def _send(self, call: Call, i: int, now: float, planned: Any) -> None:
@@ -628,8 +629,9 @@ class Dispatcher:
         if call.instance != NONE:
             leave(sim, r)
             self.running -= 1
-        elif int(sim.stage[r]["instance"]) != NONE:
+        elif call.queued != NONE:
             leave_queue(sim, r)
+            call.queued = NONE
         if self._scheduler is not None:
             self._scheduler.forget(r)
         del self._calls[r]
@@ -642,14 +644,18 @@ class Dispatcher:
         """What waits in queues or with the planner, to be decided anew."""
         waiting = []
         for queue in self._queues:
-            for _, _, r in queue:
-                if r in self._calls and self._calls[r].instance == NONE:
-                    leave_queue(self._board.sim, r)
-                    waiting.append(r)
-            queue.clear()
+            waiting += self._take_queue(self._board.sim, queue)
         if self._scheduler is not None:
             waiting += self._scheduler.release_all()
         return waiting
+
+    def _take_queue(self, sim: Any, queue: list[tuple[float, int, Call]]) -> list[int]:
+        waiting = [call for _, number, call in queue if call.queued == number]
+        queue.clear()
+        for call in waiting:
+            call.queued = NONE
+            leave_queue(sim, call.row)
+        return [call.row for call in waiting]
 
     def _learn_speed(self, call: Call, cached: int, output: int, now: float) -> None:
         if output < _LEAST_OUTPUT:
@@ -663,6 +669,18 @@ class Dispatcher:
             observe_seconds(self._online, call.instance, total, now - call.dispatched)
         else:
             observe_seconds(self._online, call.instance, decode, now - call.first_token)
+
+
+def _with_counts(know: Any, w: int) -> Any:
+    """Knowledge with room for workflow ``w``, of which no call was counted yet."""
+    counts = know.counts
+    if counts.shape[0] == 0:
+        return know
+    if w >= counts.shape[0]:
+        counts = np.vstack([counts, np.zeros((w + 1, counts.shape[1]), counts.dtype)])
+        know = know._replace(counts=counts)
+    counts[w] = 0
+    return know
 
 
 def _with_tallies(training: Any, know: Any) -> Any:

@@ -203,6 +203,9 @@ class Gateway:
             ready=now,
             placed=asyncio.get_running_loop().create_future(),
             stream=body.get("stream") is True,
+            model=str(body.get("model") or ""),
+            path=scope["path"],
+            traceparent=_header(scope["headers"], b"traceparent"),
         )
 
     def _check_load(self) -> None:
@@ -285,6 +288,10 @@ class Gateway:
             await call.placed
         finally:
             timer.cancel()
+
+
+def _header(headers: list[tuple[bytes, bytes]], wanted: bytes) -> str:
+    return next((value.decode("latin-1") for name, value in headers if name == wanted), "")
 
 
 _CLIENT_GONE = "the client has gone"

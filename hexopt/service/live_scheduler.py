@@ -64,6 +64,11 @@ class LiveScheduler(Scheduler):
         """By stage, for those that a plan has placed and that were not sent yet."""
         self.last: Plan | None = None
 
+    @property
+    def waiting(self) -> int:
+        """Stages that have not been sent."""
+        return len(self._held)
+
     def rehearse(self, board: Any, know: Any, now: float, rows: list[int]) -> None:
         """Build the problem of some stages and insert them; nothing comes of it."""
         epoch = self._builder.build(board, know, now, rows, [NONE] * len(rows))

@@ -10,7 +10,6 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import aiohttp
-import orjson
 
 from hexopt.cluster import Instance
 from hexopt.policies.policy import Policy
@@ -19,9 +18,11 @@ from hexopt.service.dispatcher import Dispatcher
 from hexopt.service.fleet import Server, State, answered, failed
 from hexopt.service.gateway import Gateway
 from hexopt.service.health import Monitor
+from hexopt.service.recording import decision_record, stage_record
 from hexopt.service.settings import ServiceSettings
-from hexopt.service.store import DecisionRecord, StageRecord, Store
+from hexopt.service.store import Store
 from hexopt.service.telemetry import Telemetry
+from hexopt.service.tracing import Tracing
 from hexopt.service.workflows import EndedWorkflow, Workflows
 from hexopt.traces import Workflow
 
@@ -44,6 +45,8 @@ class Service:
         The active policy.
     training
         Finished workflows that predictors start from; may be empty.
+    shadow
+        Policy to compare with.
     """
 
     dispatcher: Dispatcher
@@ -55,14 +58,17 @@ class Service:
         servers: Sequence[Server],
         policy: Policy,
         training: Sequence[Workflow] = (),
+        shadow: Policy | None = None,
     ) -> None:
         self.settings = settings
         self.started = time.time()
         self.workflows = Workflows(settings.default_slo, settings.workflow_idle)
         self.telemetry = Telemetry(self._gauges)
         self.store = Store(settings.store) if settings.store else None
+        self.tracing = Tracing(settings.otel_endpoint) if settings.otel_endpoint else None
         self._servers = list(servers)
         self._policy = policy
+        self._shadow = shadow
         self._training = training
         self._ticker: asyncio.Task[None] | None = None
 
@@ -78,6 +84,7 @@ class Service:
         self.workflows.open_slot = dispatcher.open_workflow
         self.workflows.close_slot = dispatcher.close_workflow
         self.workflows.ended_hook = self._workflow_ended
+        dispatcher.use_shadow(self._shadow)
         dispatcher.warm_up()
         self.gateway = Gateway(
             self.settings, dispatcher, self.workflows, self.session, self.telemetry, self._server_failed, self._finished
@@ -99,6 +106,8 @@ class Service:
         await self.session.close()
         if self.store is not None:
             await asyncio.to_thread(self.store.close)
+        if self.tracing is not None:
+            await asyncio.to_thread(self.tracing.close)
 
     @property
     def ready(self) -> bool:
@@ -179,59 +188,21 @@ class Service:
         self.dispatcher.learn_workflow(stages)
 
     def _finished(self, call: Call, status: str, output: int, cached: int) -> None:
+        end = call.finish if status == "ok" else time.time()
         self.telemetry.ended(call, status)
         receipt = call.receipt
-        if status == "ok":
-            server = self.server(receipt.instances[receipt.chosen][0])
-            if server is not None:
-                answered(server)
-            if receipt.planned is not None:
-                self.telemetry.solved(receipt.planned.plan.seconds, receipt.planned.plan.gap)
-                # The epoch's arrays are not worth keeping for every call.
-        if self.store is None:
-            return
-        context, workflow = call.context, call.workflow
-        self.store.put(
-            StageRecord(
-                workflow=workflow.id,
-                stage=context.stage or call.id,
-                parents=context.parents,
-                kind=context.kind,
-                tenant=workflow.tenant,
-                weight=workflow.weight,
-                model="",
-                instance=receipt.instances[receipt.chosen][0] if receipt is not None else "",
-                gpu="",
-                arrival=workflow.arrival,
-                ready=call.ready,
-                dispatched=_known(call.dispatched),
-                first_token=_known(call.first_token),
-                finish=call.finish if status == "ok" else time.time(),
-                deadline=workflow.deadline,
-                prompt_tokens=call.prompt_tokens,
-                cached_tokens=cached,
-                output_tokens=output,
-                prefix=context.prefix,
-                status=status,
-                retries=max(call.attempts - 1, 0),
-                decision_id=call.id,
-                predicted_finish=_known(receipt.predicted_finish) if receipt is not None else None,
-                policy=self.dispatcher.policy.name,
-            )
-        )
-        if receipt is not None:
-            self.store.put(
-                DecisionRecord(
-                    id=receipt.id,
-                    time=receipt.time,
-                    workflow=receipt.workflow,
-                    stage=receipt.stage,
-                    policy=receipt.policy,
-                    solver=receipt.planned.plan.solver if receipt.planned is not None else "",
-                    chosen=receipt.instances[receipt.chosen][0],
-                    receipt=orjson.dumps(receipt.as_dict(terms=False)).decode(),
-                )
-            )
+        name = receipt.instances[receipt.chosen][0] if receipt is not None else ""
+        server = self.server(name)
+        if status == "ok" and server is not None:
+            answered(server)
+        if receipt is not None and receipt.planned is not None:
+            self.telemetry.solved(receipt.planned.plan.seconds, receipt.planned.plan.gap)
+        if self.tracing is not None:
+            self.tracing.ended(call, status, end, output, name, server.url if server is not None else "")
+        if self.store is not None:
+            self.store.put(stage_record(call, status, end, output, cached, server))
+            if receipt is not None:
+                self.store.put(decision_record(receipt))
 
     async def _tick(self) -> None:
         while True:
@@ -289,7 +260,3 @@ class Service:
         from hexopt.service.state import state_of
 
         return state_of(self, limit)
-
-
-def _known(value: float) -> float | None:
-    return value if math.isfinite(value) else None

@@ -53,6 +53,8 @@ class ServiceSettings:
         Between health checks, and until one counts as failed.
     store
         Database URL of finished stages and decisions; empty for none.
+    otel_endpoint
+        Base URL of an OpenTelemetry collector (OTLP over HTTP); empty for none.
     """
 
     host: str = "127.0.0.1"
@@ -71,6 +73,7 @@ class ServiceSettings:
     health_every: float = 1.0
     health_patience: float = 2.0
     store: str = "sqlite:///hexopt.db"
+    otel_endpoint: str = ""
 
     def __post_init__(self) -> None:
         for name in _SECONDS:
