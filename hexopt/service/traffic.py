@@ -131,7 +131,7 @@ def _calls(rows: Iterator[Any]) -> list[_Call]:
 
 
 class _Ended:
-    """Which stages of a workflow have ended, and which of them nothing that has ended waited for."""
+    """Which stages of a workflow have ended, and which of these no other of them waited for."""
 
     def __init__(self) -> None:
         self._ancestors: list[int] = []  # of each stage, a bit a stage
