@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 import pwd
-import shutil
 import socket
 import subprocess
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -52,16 +52,18 @@ def eventually(condition: Callable[[], bool], seconds: float = 30.0) -> bool:
 
 
 @contextmanager
-def postgres(folder: Path) -> Iterator[PostgreSQL]:
+def postgres() -> Iterator[PostgreSQL]:
     """A PostgreSQL server of its own, or a skipped test where none is installed."""
     if not BINARIES:
         pytest.skip("PostgreSQL's server is not installed")
-    server = PostgreSQL(BINARIES[-1], folder)
-    try:
-        yield server
-    finally:
-        server.stop()
-        shutil.rmtree(server.data, ignore_errors=True)
+    # Not below pytest's own folder, which other users may not enter.
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)
+        server = PostgreSQL(BINARIES[-1], Path(folder) / "postgres")
+        try:
+            yield server
+        finally:
+            server.stop()
 
 
 class PostgreSQL:

@@ -5,7 +5,6 @@ import os
 import sqlite3
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from contextlib import closing
@@ -42,11 +41,8 @@ def opened():
 
 @pytest.fixture(scope="module")
 def server():
-    # Not below pytest's own folder, which other users may not enter.
-    with tempfile.TemporaryDirectory() as folder:
-        Path(folder).chmod(0o755)
-        with postgres(Path(folder) / "postgres") as running:
-            yield running
+    with postgres() as running:
+        yield running
 
 
 def names(file):

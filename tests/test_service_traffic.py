@@ -8,7 +8,7 @@ import pytest
 from command_line import call
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from service_records import stage
+from service_records import postgres, stage
 
 from hexopt.cluster import load_cluster
 from hexopt.policies.registry import make_policy
@@ -143,6 +143,7 @@ def test_what_cannot_be_exported_is_said_in_one_line(hexopt, url, tmp_path, flag
     assert result.code == 2 and message in result.err
     assert len(result.err.strip().splitlines()) == 1
     assert sorted(path.name for path in tmp_path.glob("*.jsonl*")) == []
+    assert (tmp_path / "empty.db").stat().st_size == 0
     assert not Path("/no.db").exists()
 
 
@@ -236,6 +237,18 @@ def test_hints_become_prefixes_as_long_as_caches_knew_them(url):
         (),
         (),
     ]
+
+
+def test_postgresql_gives_the_same_workflows(url):
+    records = [
+        stage(k, workflow=f"w{k % 7}", arrival=float(k % 7), ready=k + 1.0, finish=k + 1.0 + k % 5, parents=(),
+              status=("ok", "error")[k % 11 == 0], prefix=("a", "b", None)[k % 3], cached_tokens=k % 50 or None)
+        for k in range(2500)
+    ]  # fmt: skip
+    found = exported(url, records)
+    assert sum(len(workflow.stages) for workflow in found) > 2000
+    with postgres() as server:
+        assert exported(server.url, records) == found
 
 
 times = st.lists(st.tuples(st.integers(0, 12), st.integers(0, 6)), min_size=1, max_size=9)

@@ -233,14 +233,15 @@ def _parents(sent: dict[bytes, bytes], stage: str | None) -> tuple[str, ...]:
 
 
 def _hints(nvext: Any) -> Mapping[str, Any]:
-    for name, inner in (("nvext", "agent_hints"), ("nvext.agent_hints", None)):
-        if nvext is None:
-            return {}
-        if not isinstance(nvext, Mapping):
-            raise ContextError(f"{name} is {_shown(nvext)}, expected an object")
-        if inner is not None:
-            nvext = nvext.get(inner)
-    return nvext
+    return _object("nvext.agent_hints", _object("nvext", nvext).get("agent_hints"))
+
+
+def _object(name: str, value: Any) -> Mapping[str, Any]:
+    if value is None:
+        return {}
+    if not isinstance(value, Mapping):
+        raise ContextError(f"{name} is {_shown(value)}, expected an object")
+    return value
 
 
 def _first_id(sent: dict[bytes, bytes], names: tuple[bytes, ...]) -> str | None:

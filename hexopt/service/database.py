@@ -144,6 +144,8 @@ class Database:
         def create(connection: sa.Connection) -> None:
             if sa.inspect(connection).has_table(_schema.name):
                 self._check_version(connection)
+            if self.file is not None:
+                connection.exec_driver_sql("PRAGMA journal_mode=WAL")  # stays with the file
             _tables.create_all(connection)
             if connection.scalar(sa.select(sa.func.max(_schema.c.version))) is None:
                 connection.execute(_schema.insert().values(version=SCHEMA))
@@ -224,7 +226,7 @@ class Database:
         row = self._transaction(lambda connection: connection.execute(wanted).first())
         return None if row is None else dict(row._mapping)
 
-    def rows(self, query: sa.Select[Any]) -> Iterable[sa.Row[Any]]:
+    def rows(self, query: sa.Select[Any]) -> Iterable[Any]:
         """The rows of ``query``, a thousand at a time."""
         try:
             with self._engine.connect().execution_options(yield_per=1000) as connection:
@@ -293,7 +295,6 @@ def _sqlite_file(url: URL, name: str) -> Path | None:
 
 def _prepare_sqlite(connection: Any, _: Any) -> None:
     # NORMAL with a write-ahead log never corrupts; only a power cut may lose the last transactions.
-    connection.execute("PRAGMA journal_mode=WAL")
     connection.execute("PRAGMA synchronous=NORMAL")
 
 
