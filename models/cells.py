@@ -111,17 +111,22 @@ class LatencyModels:
 
     def of(self, gpu: str, llm: str, tp: int | None = None, pp: int | None = None) -> LatencyCell:
         """Latency model of ``llm`` on ``gpu``; see :func:`latency`."""
-        if gpu not in GPUS:
-            raise UnknownGpuError(f"unknown GPU {gpu!r}, expected one of {', '.join(GPUS)}")
-        if llm not in LLMS:
-            raise UnknownLlmError(f"unknown LLM {llm!r}, expected one of {', '.join(LLMS)}")
-        default_tp, default_pp = default_parallelism(gpu, llm)
+        gpus = dict.fromkeys([*GPUS, *(cell.gpu for cell in self.cells)])
+        llms = dict.fromkeys([*LLMS, *(cell.llm for cell in self.cells)])
+        if gpu not in gpus:
+            raise UnknownGpuError(f"unknown GPU {gpu!r}, expected one of {', '.join(gpus)}")
+        if llm not in llms:
+            raise UnknownLlmError(f"unknown LLM {llm!r}, expected one of {', '.join(llms)}")
+        there = [cell for cell in self.cells if cell.gpu == gpu and cell.llm == llm]
         if tp is not None or pp is not None:
-            default_tp = default_pp = 1
-        wanted = Cell(gpu, llm, default_tp if tp is None else tp, default_pp if pp is None else pp)
+            wanted = Cell(gpu, llm, 1 if tp is None else tp, 1 if pp is None else pp)
+        elif gpu in GPUS and llm in LLMS:
+            wanted = Cell(gpu, llm, *default_parallelism(gpu, llm))
+        else:
+            # Names of one's own have no default: the fewest GPUs that were profiled.
+            wanted = min(there, default=Cell(gpu, llm, 1), key=lambda cell: (cell.gpus, cell))
         if wanted in self.cells:
             return self.cells[wanted]
-        there = [cell for cell in self.cells if cell.gpu == gpu and cell.llm == llm]
         if not there:
             served = sorted({cell.llm for cell in self.cells if cell.gpu == gpu})
             raise UnknownLlmError(f"{llm} cannot be served on {gpu}, which serves {', '.join(served) or 'nothing'}")

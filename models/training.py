@@ -233,8 +233,7 @@ def model_card(report: TrainingReport) -> str:
         "",
         f"- {len(report.profiles)} cells; steps: {', '.join(f'{n} {split}' for split, n in rows.items())}.",
         f"- Source: {', '.join(sources)} ({first.licence}), {first.source}",
-        "- Sums of measured kernel times, without the engine's own overhead; `latency.json` holds coefficients without",
-        "  it (`raw_coef`) and calibrated against measured engines (`coef`).",
+        *_overhead(report),
         f"- Estimated, not measured: {', '.join(estimated) or 'none'}.",
         "",
         "## Features",
@@ -255,6 +254,19 @@ def model_card(report: TrainingReport) -> str:
         lines += ["", f"## Targets of `{DEFAULT}`", "", *_targets(report)]
     lines += ["", "## Cells", "", *_cell_table(report), ""]
     return "\n".join(lines)
+
+
+def _overhead(report: TrainingReport) -> list[str]:
+    running = sum(profile.provenance.running_engine for profile in report.profiles)
+    lines = []
+    if running < len(report.profiles):
+        lines += [
+            "- Sums of measured kernel times, without the engine's own overhead; `latency.json` holds coefficients",
+            "  without it (`raw_coef`) and calibrated against measured engines (`coef`).",
+        ]
+    if running:
+        lines.append(f"- Times of a running engine, with its own overhead, so not calibrated: {running} cells.")
+    return lines
 
 
 def _figures(errors: CellErrors) -> tuple[float, float, float, float]:

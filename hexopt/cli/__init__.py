@@ -7,7 +7,7 @@ from typing import Any
 
 import typer
 
-from hexopt.cli import demo, models, serve, simulate, solver, traces
+from hexopt.cli import demo, models, profile, serve, simulate, solver, traces
 
 app = typer.Typer(
     name="hexopt",
@@ -22,7 +22,7 @@ app.command("solve")(solver.solve)
 app.command("explain")(solver.explain)
 app.command("serve")(serve.serve)
 app.command("train")(models.train)
-app.add_typer(models.profile_app, name="profile")
+app.add_typer(profile.app, name="profile")
 app.add_typer(traces.app, name="traces")
 
 

@@ -1,4 +1,4 @@
-"""``hexopt profile`` and ``hexopt train``: where latency models come from."""
+"""``hexopt train``: latency models from profiles."""
 
 from __future__ import annotations
 
@@ -11,25 +11,6 @@ import typer
 
 if TYPE_CHECKING:
     from hexopt.models.training import TrainingReport
-
-profile_app = typer.Typer(help="Sample iteration times to learn latency from.", no_args_is_help=True)
-
-
-@profile_app.command("aiconfigurator")
-def profile_aiconfigurator(
-    out: Annotated[Path, typer.Option(help="Folder for the profiles.")],
-) -> None:
-    """Sample silicon-measured vLLM tables for every GPU type and LLM (extra [profiles])."""
-    from hexopt.cli import console
-    from hexopt.models.profiling.aiconfigurator import MissingPackageError, sample_all
-
-    console.check_folder("--out", out)
-    try:
-        with console.err.status("Sampling"):
-            written = sample_all(out)
-    except MissingPackageError as error:
-        raise ValueError(str(error)) from error
-    console.note(f"Wrote {len(written)} profiles to {out}")
 
 
 def train(

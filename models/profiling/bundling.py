@@ -37,7 +37,7 @@ def bundle(folder: Path, path: Path) -> dict[str, Any]:
 
 
 def read_profiles(folder: Path) -> list[FrozenProfile]:
-    """Read every profile of ``folder``, in the catalogue's order.
+    """Read every profile of ``folder``, in the catalogue's order, then by name.
 
     Raises
     ------
@@ -71,16 +71,21 @@ def write_document(document: dict[str, Any], path: Path) -> None:
     replace_text(path, "{\n" + ",\n".join(parts) + "\n}\n")
 
 
-def _order(profile: FrozenProfile) -> tuple[int, int, int, int]:
+def _order(profile: FrozenProfile) -> tuple[int, str, int, str, int, int]:
     cell: Cell = profile.cell
-    return list(GPUS).index(cell.gpu), list(LLMS).index(cell.llm), cell.tp, cell.pp
+    gpus, llms = list(GPUS), list(LLMS)
+    gpu = gpus.index(cell.gpu) if cell.gpu in GPUS else len(gpus)
+    llm = llms.index(cell.llm) if cell.llm in LLMS else len(llms)
+    return gpu, cell.gpu, llm, cell.llm, cell.tp, cell.pp
 
 
 def _cell_row(profile: FrozenProfile, calibrations: dict[str, Calibration]) -> dict[str, Any]:
     cell, source = profile.cell, profile.provenance
     raw = fit_profile(profile)
-    calibration = calibrations.get(cell.gpu, calibrations[POOLED])
-    kind = "estimated from" if source.estimated else "silicon"
+    # What is measured on a running engine has its overhead already.
+    calibration = None if source.running_engine else calibrations.get(cell.gpu, calibrations[POOLED])
+    name = "none" if calibration is None else calibration.name
+    kind = "estimated from" if source.estimated else "running on" if source.running_engine else "silicon"
     return {
         "gpu": cell.gpu,
         "llm": cell.llm,
@@ -89,10 +94,10 @@ def _cell_row(profile: FrozenProfile, calibrations: dict[str, Calibration]) -> d
         "kv_tokens": source.kv_tokens,
         "estimated": source.estimated,
         "provenance": f"{source.package} {source.package_version}, {source.engine}, {kind} {source.system}, "
-        f"sampled {source.date}, calibration {calibration.name}",
-        "calibration": calibration.name,
+        f"sampled {source.date}, calibration {name}",
+        "calibration": name,
         "error": {split: _rounded((e.mape, e.p95), 4) for split in SPLITS for e in (fit_error(raw, profile, split),)},
-        "coef": _rounded(calibration.apply(raw).tolist()),
+        "coef": _rounded((raw if calibration is None else calibration.apply(raw)).tolist()),
         "raw_coef": _rounded(raw.tolist()),
     }
 

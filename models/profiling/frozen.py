@@ -45,6 +45,8 @@ class Provenance:
         ISO date of the sampling.
     notes
         Assumptions and warnings, one sentence each.
+    running_engine
+        Whether the times are a running engine's, with its own overhead, which sums of kernel times lack.
     """
 
     package: str
@@ -57,6 +59,7 @@ class Provenance:
     estimated: bool
     date: str
     notes: tuple[str, ...] = ()
+    running_engine: bool = False
 
 
 @dataclass(frozen=True, slots=True, eq=False)
