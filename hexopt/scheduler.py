@@ -98,9 +98,12 @@ class Scheduler:
         self._rank: dict[int, int] = {}
         self._pending: Pending | None = None
         self._last = -math.inf
-        warm_up(settings.solver)
+        self._warm_up()
         self.watch: Callable[[Epoch, float], None] | None = None
         """Called with every epoch before it is solved, and its time."""
+
+    def _warm_up(self) -> None:
+        warm_up(self.settings.solver)
 
     def decide(self, board: Simulation, know: Knowledge) -> None:
         """Take the ready stages in, plan, send what can start, and say when to be asked again."""

@@ -16,5 +16,6 @@ def kernel(function: Function) -> Function:
     No kernel allocates, so none needs Numba's reference counting: without it, passing the state's arrays around costs
     nothing, and the event loop runs three to four times faster. To a type checker it stays the function it was.
     """
-    compiler: Any = njit  # its annotations do not know _nrt
-    return cast(Function, compiler(cache=True, _nrt=False)(function))
+    compiler: Any = njit  # its annotations do not know these options
+    # Nothing calls a kernel from C: its wrapper for that would take a quarter of the time of compiling.
+    return cast(Function, compiler(cache=True, _nrt=False, no_cfunc_wrapper=True)(function))

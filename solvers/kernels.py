@@ -24,7 +24,7 @@ def kernel(function: Function) -> Function:
     Kernels run without the interpreter's lock, so that a bound and a search use two cores.
     """
     compiler: Any = njit  # its annotations do not know _nrt
-    return cast(Function, compiler(cache=True, nogil=True, _nrt=False)(function))
+    return cast(Function, compiler(cache=True, nogil=True, _nrt=False, no_cfunc_wrapper=True)(function))
 
 
 def inlined(function: Function) -> Function:
@@ -33,7 +33,8 @@ def inlined(function: Function) -> Function:
     To hand the arrays over takes longer than most of these functions.
     """
     compiler: Any = njit  # as above
-    return cast(Function, compiler(cache=True, _nrt=False, forceinline=True, error_model="numpy")(function))
+    options = {"cache": True, "_nrt": False, "no_cfunc_wrapper": True, "error_model": "numpy"}
+    return cast(Function, compiler(forceinline=True, **options)(function))
 
 
 class Arrays(NamedTuple):

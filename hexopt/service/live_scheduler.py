@@ -100,6 +100,9 @@ class LiveScheduler(Scheduler):
         self._rank.clear()
         self._last = -math.inf
 
+    def _warm_up(self) -> None:
+        """Nothing: the solver warms up in its own process, and insertion in :meth:`rehearse`."""
+
     def _begin(self, epoch: Epoch, now: float) -> Pending:
         problem = epoch.problem
         if problem.stages > 1 and self._process.free:
