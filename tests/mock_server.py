@@ -51,13 +51,18 @@ class MockServer:
             headers = {k.decode(): v.decode("latin-1") for k, v in scope["headers"]}
             self.seen.append({"path": path, "body": table, "headers": headers})
         self.running += 1
+        answer = asyncio.create_task(self._answer(table, send))
+        gone = asyncio.create_task(_disconnect(receive))
         try:
-            await self._answer(table, send)
-            self.finished += 1
-        except asyncio.CancelledError:
-            self.aborted += 1
-            raise
+            await asyncio.wait((answer, gone), return_when=asyncio.FIRST_COMPLETED)
+            if answer.done():
+                answer.result()
+                self.finished += 1
+            else:
+                self.aborted += 1
         finally:
+            answer.cancel()
+            gone.cancel()
             self.running -= 1
 
     async def _get(self, path: str, send: Any) -> None:
@@ -119,6 +124,11 @@ class MockServer:
             row = json.dumps(base | {"choices": [], "usage": usage}, separators=(",", ":"))
             await send({"type": "http.response.body", "body": f"data: {row}\n\n".encode(), "more_body": True})
         await send({"type": "http.response.body", "body": b"data: [DONE]\n\n"})
+
+
+async def _disconnect(receive: Any) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
 
 
 async def _json(send: Any, status: int, table: dict[str, Any]) -> None:

@@ -138,7 +138,7 @@ def test_a_broken_stream_ends_in_an_error_and_is_not_repeated(setup: Setup) -> N
 
 def test_a_client_that_goes_stops_its_call(setup: Setup) -> None:
     for mock in setup.mocks:
-        mock.delay = 30.0
+        mock.delay = 8.0
     before = setup.mocks[0].aborted + setup.mocks[1].aborted
     with pytest.raises(httpx.ReadTimeout):
         httpx.post(setup.url + "/v1/completions", json={"model": "m", "prompt": "x"}, timeout=0.5)
