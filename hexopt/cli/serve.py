@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from types import FrameType
 from typing import Annotated
 
 import typer
@@ -90,7 +91,13 @@ def serve(
         server_header=False,
         limit_concurrency=None,
     )
-    uvicorn.Server(config).run()
+
+    class Process(uvicorn.Server):
+        def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+            application.service.drain_all()
+            super().handle_exit(sig, frame)
+
+    Process(config).run()
 
 
 def _with_weights(policy: object, weights: str) -> object:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hmac
 import itertools
 import logging
@@ -104,6 +105,7 @@ class Gateway:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         call: Call | None = None
         watcher: asyncio.Task[None] | None = None
+        interrupt = _Interrupt()
         try:
             if not self.authorized(scope["headers"]):
                 raise ServiceError(401, "missing or wrong API key", "authentication_error")
@@ -112,7 +114,6 @@ class Gateway:
             if call.context.route_only:
                 await self._dry_run(call, send)
                 return
-            interrupt = _Interrupt()
             task = asyncio.current_task()
             assert task is not None
             self._tasks[call] = (task, interrupt)
@@ -129,9 +130,9 @@ class Gateway:
         except asyncio.CancelledError:
             if call is not None:
                 self._end(call, "aborted")
-            # The client has gone: nobody is left to answer. Anything else that cancels is the server's affair.
-            if call is None or not self._tasks.get(call, (None, _Interrupt()))[1].reason:
-                raise
+            if interrupt.reason != _CLIENT_GONE:
+                # The process ends and has waited long enough.
+                await _answer_end(send, call)
         finally:
             if watcher is not None:
                 watcher.cancel()
@@ -314,6 +315,16 @@ async def _answer(send: Send, status: int, body: bytes, headers: list[tuple[byte
     base = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
     await send({"type": "http.response.start", "status": status, "headers": [*base, *headers]})
     await send({"type": "http.response.body", "body": body})
+
+
+async def _answer_end(send: Send, call: Call | None) -> None:
+    """Tell a client whose call is cut off by the end of the process."""
+    error = ServiceError(503, "the service is shutting down", "server_error", 1)
+    with contextlib.suppress(RuntimeError):  # what has begun otherwise cannot be answered any more
+        if call is None or math.isnan(call.first_token):
+            await _answer_error(send, error)
+        else:
+            await send({"type": "http.response.body", "body": b"data: " + error.body() + b"\n\n"})
 
 
 async def _answer_error(send: Send, error: ServiceError) -> None:

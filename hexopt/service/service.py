@@ -97,6 +97,11 @@ class Service:
         self.monitor.watch(dispatcher.servers)
         self._ticker = asyncio.create_task(self._tick(), name="workflows")
 
+    def drain_all(self) -> None:
+        """Take no more calls; those that are here may end."""
+        if hasattr(self, "gateway"):
+            self.gateway.draining = True
+
     async def stop(self) -> None:
         """End: what is known is written down."""
         if self._ticker is not None:
