@@ -7,7 +7,7 @@ from typing import Any
 
 import typer
 
-from hexopt.cli import demo, models, profile, serve, simulate, solver, traces
+from hexopt.cli import demo, emulate, models, profile, serve, simulate, solver, traces
 
 app = typer.Typer(
     name="hexopt",
@@ -18,6 +18,7 @@ app = typer.Typer(
 )
 app.command("simulate")(simulate.simulate)
 app.command("demo")(demo.demo)
+app.command("emulate")(emulate.emulate)
 app.command("solve")(solver.solve)
 app.command("explain")(solver.explain)
 app.command("serve")(serve.serve)

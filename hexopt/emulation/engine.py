@@ -23,7 +23,7 @@ from hexopt.simulation.open_board import OpenBoard
 from hexopt.simulation.simulator import fleet_of, instance_table
 
 _TICK = 1e-3
-"""Shortest sleep, seconds: an event loop's own resolution."""
+"""Shortest sleep, seconds: an event loop's own resolution. Half of it early is as good as half of it late."""
 
 
 class Call:
@@ -108,6 +108,8 @@ class Engine:
         self._streamed: dict[int, Call] = {}
         self._ended = np.zeros(self.board.sim.running.shape[1], dtype=np.int32)
         self._origin = time.monotonic()
+        self._reached = 0.0
+        self._starting: float | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._due = math.inf
         self._compile()
@@ -123,31 +125,46 @@ class Engine:
         compiled: Any = accept
         compiled.compile(tuple(typeof(x) for x in (sim, 0, 0.0)))
 
-    @property
-    def now(self) -> float:
-        """Simulated seconds since the start."""
-        return (time.monotonic() - self._origin) * self.speed_up
+    def _now(self, ahead: float = 0.0) -> float:
+        """Bring the instance to ``ahead`` seconds after now, and return that in simulated seconds since the start."""
+        now = (time.monotonic() - self._origin + ahead) * self.speed_up
+        # Nothing happens at an instant that is over: a step may have begun there.
+        self._reached = now = max(now, math.nextafter(self._reached, math.inf))
+        while count := int(catch_up(self.board.sim, now, self._ended, self.measures.iterations)):
+            for r in self._ended[:count].tolist():
+                self._end(r, now)
+        return now
 
     def submit(self, call: Call) -> None:
         """Queue ``call``, which must not be longer than ``longest``; its ``done`` tells when it has ended."""
         keys = tokens.chunks(call.content + call.text.encode(), self.board.chunk_tokens)
-        now = self.now
-        self._catch_up(now)
+        now = self._now() if self._starting is None else self._starting
         r = call.stage = self.board.add_stage(self._workflow, 0, call.prompt, call.output, keys)
         sim = self.board.sim
         sim.stage["priority"][r] = call.priority
         sim.stage["ready"][r] = now
         accept(sim, r, now)
-        wake(sim, now)
         self._calls[r] = call
         if call.on_tokens is not None:
             self._streamed[r] = call
-        self._sleep(now)
+        if sim.instance["busy"][0]:
+            self._sleep(now)
+        elif self._starting is None:
+            # What comes in at one turn of the event loop comes at one instant, and starts together.
+            self._starting = now
+            asyncio.get_running_loop().call_soon(self._start)
+
+    def _start(self) -> None:
+        if self._starting is not None:
+            wake(self.board.sim, self._starting)
+            self._starting = None
+        self._sleep(self._now())
 
     def abort(self, call: Call) -> None:
         """Take ``call`` out, wherever it is; one that has ended stays as it is."""
-        now = self.now
-        self._catch_up(now)
+        if self._starting is not None:
+            self._start()
+        now = self._now()
         if not call.done.done():
             counted = np.zeros(4, dtype=np.int64)
             count_tokens(self.board.sim, call.stage, int(within_jump(self.board.sim, now)[0]), counted)
@@ -162,11 +179,6 @@ class Engine:
         self.board.remove_stage(r)
         del self._calls[r]
         self._streamed.pop(r, None)
-
-    def _catch_up(self, now: float) -> None:
-        while count := int(catch_up(self.board.sim, now, self._ended, self.measures.iterations)):
-            for r in self._ended[:count].tolist():
-                self._end(r, now)
 
     def _end(self, r: int, now: float) -> None:
         call = self._calls[r]
@@ -205,9 +217,7 @@ class Engine:
 
     def _on_timer(self) -> None:
         self._timer = None
-        now = self.now
-        self._catch_up(now)
-        self._sleep(now)
+        self._sleep(self._now(_TICK / 2))
 
     def _sleep(self, now: float) -> None:
         """Set the timer to the next event."""
@@ -224,8 +234,7 @@ class Engine:
 
     def metrics(self, model: str) -> str:
         """Its metrics in Prometheus' text form."""
-        now = self.now
-        self._catch_up(now)
+        now = self._now()
         self._sleep(now)
         sim = self.board.sim
         live = np.zeros(4, dtype=np.int64)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import signal
 import socket
 import threading
 import time
@@ -42,6 +44,23 @@ class Settings:
     seed: int = 0
 
 
+class _Server(uvicorn.Server):
+    """uvicorn's server, that ends quietly when it is interrupted; its own way is to send itself the signal again."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        loop = asyncio.get_running_loop()
+        main = threading.current_thread() is threading.main_thread()
+        numbers = (signal.SIGINT, signal.SIGTERM) if main else ()
+        for number in numbers:
+            loop.add_signal_handler(number, self.handle_exit, number, None)
+        try:
+            yield
+        finally:
+            for number in numbers:
+                loop.remove_signal_handler(number)
+
+
 class Fleet:
     """Emulated servers, bound to their ports and ready to run.
 
@@ -74,10 +93,10 @@ class Fleet:
         self.urls = tuple(f"http://{shown}:{p}" for p in ports)
         self._cluster, self._settings, self._ports = cluster, settings, ports
         app = Ports({p: self._emulator(k) for k, p in enumerate(ports)})
-        self._server = uvicorn.Server(
+        self._server = _Server(
             uvicorn.Config(
                 app, lifespan="off", log_level="critical", access_log=False, ws="none", server_header=False,
-                date_header=False, backlog=4096, timeout_graceful_shutdown=1,
+                date_header=False, proxy_headers=False, backlog=4096, timeout_graceful_shutdown=1,
             )
         )  # fmt: skip
 
