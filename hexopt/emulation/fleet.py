@@ -17,6 +17,8 @@ from hexopt.cluster import Cluster
 from hexopt.emulation.engine import Engine
 from hexopt.emulation.server import Emulator, Ports
 
+_BACKLOG = 4096
+
 
 class PortError(ValueError):
     """An address that cannot be listened at."""
@@ -96,7 +98,7 @@ class Fleet:
         self._server = _Server(
             uvicorn.Config(
                 app, lifespan="off", log_level="critical", access_log=False, ws="none", server_header=False,
-                date_header=False, proxy_headers=False, backlog=4096, timeout_graceful_shutdown=1,
+                date_header=False, proxy_headers=False, backlog=_BACKLOG, timeout_graceful_shutdown=1,
             )
         )  # fmt: skip
 
@@ -140,6 +142,8 @@ def _listening(host: str, port: int) -> socket.socket:
         s.bind((host, port))
         # Small answers must not wait for their acknowledgements.
         s.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        # Clients that come before the server runs wait for it.
+        s.listen(_BACKLOG)
     except OSError as error:
         s.close()
         raise PortError(f"{host}:{port} cannot be listened at: {error.strerror or error}") from error
