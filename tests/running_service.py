@@ -96,7 +96,7 @@ class Setup:
         self.mocks = [MockServer() for _ in rows]
         self.servers = [Running(mock) for mock in self.mocks]
         shadow = settings.pop("shadow", None)
-        settings = {"store": "", "health_every": 0.1, "health_patience": 0.5, **settings}
+        settings = {"store": "", "health_every": 0.1, "health_patience": 3.0, **settings}
         table = {
             "llm": "llama-3.1-70b",
             "instance": [row | {"url": s.url} for row, s in zip(rows, self.servers, strict=True)],

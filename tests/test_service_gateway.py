@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import threading
 import time
 from collections.abc import Iterator
@@ -12,7 +14,10 @@ from typing import Any
 import httpx
 import openai
 import pytest
-from running_service import Setup, running, wait_until
+from command_line import spawn
+from running_service import Running, Setup, running, wait_until
+
+from hexopt.service.store import Store
 
 pytestmark = pytest.mark.xdist_group("service")
 
@@ -198,12 +203,20 @@ def test_siblings_that_come_together_are_planned_together(setup: Setup) -> None:
     for mock in setup.mocks:
         mock.delay = 0.2
     wait_until(lambda: setup.service.dispatcher.solver.free, 60.0)
-    before = setup.service.dispatcher.solver.tally.solved
-    with ThreadPoolExecutor(16) as pool:
-        answers = list(pool.map(lambda k: setup.complete({"x-hexopt-workflow": f"w{k % 3}"}), range(48)))
-    assert {a.status_code for a in answers} == {200}
-    assert len(setup.seen) == 48
-    assert setup.service.dispatcher.solver.tally.solved > before
+    tally = setup.service.dispatcher.solver.tally
+    before = tally.solved
+    for _ in range(10):
+        setup.mocks[0].seen.clear()
+        setup.mocks[1].seen.clear()
+        with ThreadPoolExecutor(16) as pool:
+            answers = list(pool.map(lambda k: setup.complete({"x-hexopt-workflow": f"w{k % 3}"}), range(48)))
+        assert {a.status_code for a in answers} == {200}
+        assert len(setup.seen) == 48
+        # On a busy machine the solver may be late; then greedy insertion plans.
+        if tally.solved > before:
+            break
+    assert tally.solved > before
+    assert any(r.as_dict()["decided_by"] == "plan of annealing" for r in setup.service.dispatcher.receipts.latest(500))
     for k in range(3):
         assert setup.http.delete(f"/v1/workflows/w{k}").json()["ended"]
 
@@ -279,8 +292,6 @@ def test_a_dead_server_is_noticed_and_comes_back() -> None:
         answer = setup.complete()
         assert (answer.status_code, answer.json()["error"]["message"]) == (503, "no instance is up")
         assert "retry-after" in answer.headers
-        from running_service import Running
-
         again = Running(setup.mocks[0], port)
         wait_until(lambda: setup.http.get("/readyz").json()["up"] == ["fast"], 15.0)
         assert setup.complete().status_code == 200
@@ -288,7 +299,7 @@ def test_a_dead_server_is_noticed_and_comes_back() -> None:
 
 
 def test_a_hanging_server_loses_what_it_has_not_begun() -> None:
-    with running("greedy-urgency") as setup:
+    with running("greedy-urgency", health_patience=0.3) as setup:
         with ThreadPoolExecutor(4) as pool:
             setup.mocks[0].fault = "hang"
             answers = list(pool.map(lambda _: setup.complete(), range(4)))
@@ -300,9 +311,6 @@ def test_a_dead_solver_delays_nothing() -> None:
     with running() as setup:
         solver = setup.service.dispatcher.solver
         wait_until(lambda: solver.free, 120.0)
-        import os
-        import signal
-
         first = solver.pid
         os.kill(first, signal.SIGKILL)
         with ThreadPoolExecutor(8) as pool:
@@ -322,7 +330,7 @@ def test_a_dead_solver_delays_nothing() -> None:
 def test_a_key_is_asked_for_everywhere() -> None:
     with running("edf", api_key="s3cret") as setup:
         assert setup.complete().status_code == 200
-        for key in (None, "wrong", "s3cret "):
+        for key in (None, "wrong", "s3cret2"):
             headers = {} if key is None else {"authorization": f"Bearer {key}"}
             answer = httpx.post(setup.url + "/v1/completions", json={"model": "m", "prompt": "x"}, headers=headers)
             assert answer.status_code == 401
@@ -347,19 +355,13 @@ def test_every_call_and_decision_is_written_down(tmp_path: Any) -> None:
         first = setup.complete(head | {"x-hexopt-stage": "a"}, max_tokens=5)
         setup.complete(head | {"x-hexopt-parents": "a", "x-hexopt-final": "1"}, max_tokens=6)
         wait_until(lambda: setup.service.store.stats.written >= 4)
-    from hexopt.service.store import Store
-
     store = Store(url)
     receipt = store.decision(first.headers["x-hexopt-decision"])
     store.close()
     assert receipt is not None and receipt["workflow"] == "w"
-    import subprocess
-    import sys
-
     out = tmp_path / "out.jsonl"
-    command = [sys.executable, "-m", "hexopt", "traces", "export", "--store", url, "--out", str(out)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    done = spawn("traces", "export", "--store", url, "--out", str(out))
+    assert done.code == 0, done.err
     rows = [json.loads(line) for line in out.read_text().splitlines()]
     flows = [row for row in rows if "stages" in row]
     assert [s["output_tokens"] for s in flows[0]["stages"]] == [5, 6]

@@ -22,7 +22,7 @@ from hexopt.solvers import EpochProblem, Plan
 
 _log = logging.getLogger(__name__)
 
-_OVERTIME, _GRACE = 1.1, 0.005
+_OVERTIME, _GRACE = 1.1, 0.01
 """A solver may take this much longer than its limit, by a factor and in seconds, pipes and scheduling included."""
 _HANGS = 5.0
 """Seconds after which an unanswered solver is killed."""
