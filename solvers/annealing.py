@@ -186,7 +186,7 @@ def _relocate(a: Arrays, s: SearchState, r: int, i: int, place: int, bar: float)
             continue
         if k > 0:
             ahead = s.queue[j, k - 1]
-            guess = a.linear[r, j] + own_cost(a, s, r, s.start[ahead] + s.service[r, j])
+            guess = a.linear[r, j] + own_cost(a, s, r, max(s.start[ahead], a.release[r]) + s.service[r, j])
             if guess + _TRUST * s.burden[ahead] * s.service[r, j] / s.service[ahead, j] > limit:
                 continue
         if try_at(a, s, r, j, k, limit) <= limit:
@@ -198,8 +198,9 @@ def _relocate(a: Arrays, s: SearchState, r: int, i: int, place: int, bar: float)
 @inlined
 def _swap_guess(a: Arrays, s: SearchState, r: int, i: int, other: int, j: int) -> float:
     """Estimated increase of the objective if ``r``, taken from ``i``, and ``other`` on ``j`` change places."""
-    guess = _alone(a, s, r, j, s.start[other] + s.service[r, j]) - _alone(a, s, r, i, s.start[r] + s.service[r, i])
-    guess += _alone(a, s, other, i, s.start[r] + s.service[other, i]) - _alone(a, s, other, j, s.end[other])
+    there, here = max(s.start[other], a.release[r]), max(s.start[r], a.release[other])
+    guess = _alone(a, s, r, j, there + s.service[r, j]) - _alone(a, s, r, i, s.start[r] + s.service[r, i])
+    guess += _alone(a, s, other, i, here + s.service[other, i]) - _alone(a, s, other, j, s.end[other])
     guess += _TRUST * s.burden[r] * (s.service[other, i] / s.service[r, i] - 1.0)
     guess += _TRUST * s.burden[other] * (s.service[r, j] / s.service[other, j] - 1.0)
     return float(guess)

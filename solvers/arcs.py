@@ -29,8 +29,9 @@ class Arcs:
 def surviving_arcs(search: Lagrangian, upper: float, most: int) -> Arcs | None:
     """The arcs that a plan of objective at most ``upper`` may have; None if they are more than ``most``.
 
-    A stage starts now, when a running call ends, or when a stage before it ends. So the starts on an instance are found
-    from these moments on, and arcs whose regret lifts the bound above ``upper`` are left out (reduced-cost fixing).
+    A stage starts now, when one is released, when a running call ends, or when a stage before it ends. So the starts on
+    an instance are found from these moments on, and arcs whose regret lifts the bound above ``upper`` are left out
+    (reduced-cost fixing).
     """
     search.settle()
     p: Any = search.problem
@@ -39,7 +40,8 @@ def surviving_arcs(search: Lagrangian, upper: float, most: int) -> Arcs | None:
     for r in np.flatnonzero(search.regrets(HELD, 0.0) <= allowed).tolist():
         found.append((r, HELD, 0.0, float(p.hold[r])))
     for i in range(search.problem.instances):
-        moments = sorted({0.0, *p.busy_until[p.busy_instance == i].tolist()})
+        released = p.release[p.feasible[:, i]]
+        moments = sorted({0.0, *p.busy_until[p.busy_instance == i].tolist(), *released.tolist()})
         seen: set[int] = set()
         last = _last_start(p, i)
         while moments:
@@ -59,7 +61,11 @@ def surviving_arcs(search: Lagrangian, upper: float, most: int) -> Arcs | None:
 
 
 def _last_start(p: Any, i: int) -> NDArray[np.float64]:
-    """When each stage starts on instance ``i`` at the latest: all others ran there, one after the other. Shape (n,)."""
+    """When each stage starts on instance ``i`` at the latest: all others ran there, one after the other. Shape (n,).
+
+    First the running calls ended and all were released; from then on something runs while anything waits.
+    """
     runs = np.where(p.feasible[:, i], p.service[:, i], 0.0)
-    latest: NDArray[np.float64] = p.busy_until[p.busy_instance == i].max(initial=0.0) + runs.sum() - runs + SAME
+    begin = max(p.busy_until[p.busy_instance == i].max(initial=0.0), p.release[p.feasible[:, i]].max(initial=0.0))
+    latest: NDArray[np.float64] = begin + runs.sum() - runs + SAME
     return latest

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hexopt.solvers.counting import load_cost
+from hexopt.solvers.insertion import not_before_release
 from hexopt.solvers.kernels import Arrays, kernel
 from hexopt.solvers.moves import accept, put
 from hexopt.solvers.plan import HELD
@@ -56,7 +57,7 @@ def by_weighted_slack(problem: EpochProblem, a: Arrays) -> NDArray[np.int64]:
     weight = np.maximum(a.weight[a.workflow], 1e-3 * a.weight.max(initial=1e-9))
     prompter = _PROMPTER * fastest.sum() / a.seats.sum() * np.log2(weight)
     slack = a.due[a.workflow] - a.tail - fastest - prompter
-    order: NDArray[np.int64] = np.argsort(slack, kind="stable").astype(np.int64)
+    order: NDArray[np.int64] = np.argsort(not_before_release(problem, slack), kind="stable").astype(np.int64)
     return order
 
 

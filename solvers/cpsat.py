@@ -1,13 +1,14 @@
 """The whole epoch problem as a constraint program: intervals on instances, solved to proof by CP-SAT.
 
 CP-SAT counts in whole numbers. Times become ticks, costs become units, and everything is rounded to the plan's
-advantage: durations and tails down, due times up, costs down, KV capacity up. Shorter calls dispatched in the same
-order never start later, so each plan costs at most as much in ticks and units as it truly does: any lower bound of the
-rounded problem bounds the true one. What is left is the rounding of floats
+advantage: durations, releases and tails down, due times up, costs down, KV capacity up. Shorter calls dispatched in the
+same order never start later, so each plan costs at most as much in ticks and units as it truly does: any lower bound of
+the rounded problem bounds the true one. What is left is the rounding of floats
 (:func:`hexopt.solvers.cpsat_rounding.dust`).
 
-In a plan's schedule a stage starts now or when another call ends. Saying so cuts no plan off, and lets the solver
-search over which call that is rather than over millions of ticks; proofs are many times faster for it.
+In a best plan's schedule a stage starts now, at its release, or when another call ends. Saying so keeps such a plan,
+and lets the solver search over which call that is rather than over millions of ticks; proofs are many times faster for
+it.
 """
 
 from __future__ import annotations
@@ -203,8 +204,8 @@ class _Model:
         order = np.lexsort((self.problem.busy_until, self.problem.busy_instance))
         a = a._replace(
             service=rounded.service.astype(float), busy_until=rounded.until[order].astype(float),
-            kv=rounded.kv.astype(float), kv_capacity=rounded.kv_capacity.astype(float),
-            busy_kv=rounded.busy_kv[order].astype(float),
+            release=rounded.release.astype(float), kv=rounded.kv.astype(float),
+            kv_capacity=rounded.kv_capacity.astype(float), busy_kv=rounded.busy_kv[order].astype(float),
         )  # fmt: skip
         begin = np.zeros(self.problem.stages)
         for i in range(self.problem.instances):
@@ -235,21 +236,21 @@ class _Model:
         """One stage; returns the variables and factors whose sum is its end."""
         z = self.rounded
         start = self.start[r] = self._new(0, z.latest[r], begin, z.end[r])
-        variables, factors, release = [start], [1], [0]
+        variables, factors, earliest = [start], [1], [0]
         for i in np.flatnonzero(self.problem.feasible[r]).tolist():
             chosen = self._new(0, 1, where == i, z.end[r] * z.service[r, i] + z.linear[r, i])
             self.on[r, i] = chosen
             variables.append(chosen)
             factors.append(int(z.service[r, i]))
-            release.append(int(z.release[r, i]))
+            earliest.append(int(z.earliest[r, i]))
         if np.isfinite(self.problem.hold[r]):
             held = self._new(0, 1, where == HELD, z.end[r] * z.hold[r])
             variables.append(held)
             factors.append(int(z.hold[r]))
-            release.append(0)
+            earliest.append(0)
             self.model.add(start == 0).only_enforce_if(held)
         self.model.add_exactly_one(variables[1:])
-        self.model.add(start >= self.sum(variables[1:], release[1:]))
+        self.model.add(start >= self.sum(variables[1:], earliest[1:]))
         return variables, factors
 
     def _capacity(self, i: int) -> None:
@@ -275,14 +276,14 @@ class _Model:
                 self.model.add_cumulative(intervals, demands, capacity)
 
     def _causes(self, r: int) -> None:
-        """Stage ``r`` starts now, or when a running call or another stage on its instance ends."""
+        """Stage ``r`` starts now, at its release, or when a running call or another stage on its instance ends."""
         p, z, start = self.problem, self.rounded, self.start[r]
         everywhere, earliest = [], []
         for i in np.flatnonzero(p.feasible[r]).tolist():
             now = self._hinted(start) if self._hinted(self.on[r, i]) else -1
             causes = []
-            for end in np.unique(np.append(z.until[p.busy_instance == i], 0)).tolist():
-                if end >= z.release[r, i]:
+            for end in np.unique(np.append(z.until[p.busy_instance == i], z.release[r])).tolist():
+                if end >= z.earliest[r, i]:
                     cause = self._new(0, 1, end == now, 0)
                     now = -1 if end == now else now
                     self.model.add(start == end).only_enforce_if(cause)
@@ -296,7 +297,7 @@ class _Model:
                 self.model.add(start == self.start[s] + takes).only_enforce_if(cause)
                 self.model.add_implication(cause, there)
                 causes.append(cause)
-                earliest.append(max(int(z.release[r, i]), int(z.release[s, i]) + takes))
+                earliest.append(max(int(z.earliest[r, i]), int(z.earliest[s, i]) + takes))
             self.model.add(sum(causes) == self.on[r, i])
             everywhere += causes
         self.model.add(start >= self.sum(everywhere, earliest))

@@ -34,10 +34,11 @@ class Rounded:
     ----------
     step, scale
         Seconds a tick, units a unit of cost.
-    service, release
-        Ticks that each stage takes, and before which the running calls leave it no room; shape (n, m).
-    until, over, hold
-        Ticks of ``busy_until``, ``tail - due`` and ``hold`` (0 for infinite).
+    service, earliest
+        Ticks that each stage takes, and before which it is not released or the running calls leave it no room; shape
+        (n, m).
+    release, until, over, hold
+        Ticks of ``release``, ``busy_until``, ``tail - due`` and ``hold`` (0 for infinite).
     kv, kv_capacity, busy_kv
         Tokens, or fractions of them.
     latest, tardiest
@@ -54,6 +55,7 @@ class Rounded:
     step: float
     scale: float
     service: Whole
+    earliest: Whole
     release: Whole
     until: Whole
     over: Whole
@@ -95,7 +97,7 @@ def alone(problem: EpochProblem, z: Rounded) -> float:
     can_hold = np.isfinite(np.asarray(problem.hold))
     possible = np.column_stack([problem.feasible, can_hold])
     homed = possible.any(axis=1)
-    ends = np.column_stack([z.release + z.service, z.hold]).astype(float)
+    ends = np.column_stack([z.earliest + z.service, z.hold]).astype(float)
     costs = z.end[:, None] * ends + np.column_stack([z.linear, np.zeros(problem.stages)])
     earliest = np.where(possible, ends, np.inf).min(axis=1)
     tardiness = np.zeros(len(z.tardy))
@@ -131,16 +133,16 @@ def _tokens(p: Any) -> tuple[Whole, Whole, Whole]:
     return _down(p.kv, unit), -_down(-p.kv_capacity, unit), _down(p.busy_kv, unit)
 
 
-def _releases(p: Any, until: Whole, kv: Whole, kv_capacity: Whole, busy_kv: Whole) -> Whole:
-    """Ticks before which the running calls alone leave a stage no room."""
-    release = np.zeros((p.stages, p.instances), dtype=np.int64)
+def _earliest(p: Any, release: Whole, until: Whole, kv: Whole, kv_capacity: Whole, busy_kv: Whole) -> Whole:
+    """Ticks before which a stage is not released or the running calls alone leave it no room."""
+    earliest = np.repeat(release[:, None], p.instances, axis=1)
     for i in range(p.instances):
         mine = np.flatnonzero(p.busy_instance == i)
         for end in np.unique(until[mine])[::-1]:
             there = mine[until[mine] >= end]
             full = np.full(p.stages, len(there) >= p.seats[i]) | (busy_kv[there].sum() + kv > kv_capacity[i])
-            release[:, i] = np.where(full, np.maximum(release[:, i], end), release[:, i])
-    return release
+            earliest[:, i] = np.where(full, np.maximum(earliest[:, i], end), earliest[:, i])
+    return earliest
 
 
 def rounded_problem(problem: EpochProblem, resolution: float, most: float) -> Rounded:
@@ -149,17 +151,18 @@ def rounded_problem(problem: EpochProblem, resolution: float, most: float) -> Ro
     weights = problem.weights
     can_hold = np.isfinite(p.hold)
     service = np.where(problem.feasible, p.service, 0.0)
-    times = np.concatenate([service.ravel(), p.tail, p.due, p.busy_until, p.hold[can_hold]])
+    times = np.concatenate([service.ravel(), p.tail, p.due, p.busy_until, p.hold[can_hold], p.release[p.release > 0.0]])
     step, exact = _step(times, resolution)
-    ticks, until = _down(service, step), _down(p.busy_until, step)
+    ticks, until, release = _down(service, step), _down(p.busy_until, step), _down(p.release, step)
     over = _down(p.tail, step) + _down(-p.due, step)[p.workflow]
     hold = _down(np.where(can_hold, p.hold, 0.0), step)
     kv, kv_capacity, busy_kv = _tokens(p)
 
-    # Until then some call runs at every moment at which one waits.
+    # Until then some call runs at every moment, from the last release on, at which one waits.
     horizon = ticks.sum(axis=0)
     for i in range(p.instances):
-        horizon[i] += until[p.busy_instance == i].max(initial=0)
+        running = until[p.busy_instance == i].max(initial=0)
+        horizon[i] += max(running, release[problem.feasible[:, i]].max(initial=0))
     latest = np.where(problem.feasible, horizon - ticks, 0).max(axis=1, initial=0)
     longest = np.maximum(np.where(problem.feasible, horizon, 0).max(axis=1, initial=0), hold)
     tardiest = np.zeros(len(p.due), dtype=np.int64)
@@ -187,8 +190,9 @@ def rounded_problem(problem: EpochProblem, resolution: float, most: float) -> Ro
     # its tail and its due time add one each.
     slack = loss + (0.0 if exact else rate * (p.stages + 3) * step)
     return Rounded(
-        step=step, scale=scale, service=ticks, release=_releases(p, until, kv, kv_capacity, busy_kv), until=until,
-        over=over, hold=hold, kv=kv, kv_capacity=kv_capacity, busy_kv=busy_kv, latest=latest, tardiest=tardiest,
+        step=step, scale=scale, service=ticks, earliest=_earliest(p, release, until, kv, kv_capacity, busy_kv),
+        release=release, until=until, over=over, hold=hold, kv=kv, kv_capacity=kv_capacity, busy_kv=busy_kv,
+        latest=latest, tardiest=tardiest,
         slack=slack, rate=rate, span=float(np.abs(times).sum()), **units,
     )  # fmt: skip
 

@@ -35,8 +35,8 @@ def exact(
 ) -> Plan:
     """The best plan, with the proof that it is, or the best plan and the best bound found in time.
 
-    Where real-valued times make too many arcs, services, running calls' ends, tails and holds are cut to a grid and due
-    times raised to it; that problem's optimum is a bound for the true one, so the gap stays honest.
+    Where real-valued times make too many arcs, services, releases, running calls' ends, tails and holds are cut to a
+    grid and due times raised to it; that problem's optimum is a bound for the true one, so the gap stays honest.
 
     Parameters
     ----------
@@ -99,6 +99,7 @@ def on_grid(problem: EpochProblem, grid: float) -> EpochProblem:
         problem,
         service=np.where(np.isfinite(p.service), np.maximum(cut(p.service), np.minimum(grid, p.service)), np.inf),
         busy_until=cut(p.busy_until),
+        release=cut(p.release),
         tail=cut(p.tail),
         hold=np.where(np.isfinite(p.hold), np.maximum(cut(p.hold), np.minimum(grid, p.hold)), np.inf),
         due=np.ceil(p.due / grid - 1e-9) * grid,

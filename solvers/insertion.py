@@ -15,7 +15,7 @@ from hexopt.solvers.problem import EpochProblem
 
 
 def greedy(problem: EpochProblem) -> Plan:
-    """Insert the stages by slack, ``due - tail - fastest service``, each at the end of the instance's queue.
+    """Insert the stages by :func:`by_slack`, each at the end of the instance's queue.
 
     The instance is the one, holding included, for which the objective without fairness grows least.
     """
@@ -40,12 +40,21 @@ def greedy_plan(problem: EpochProblem, a: Arrays) -> tuple[NDArray[np.int64], ND
 
 
 def by_slack(problem: EpochProblem) -> NDArray[np.int64]:
-    """The stages, least slack first."""
+    """The stages, least ``due - tail - fastest service`` first.
+
+    One that is released only later than that counts by its release: ahead of others it would keep them waiting.
+    """
     p: Any = problem
     fastest = np.where(problem.feasible, p.service, np.inf).min(axis=1, initial=np.inf)
     slack = p.due[p.workflow] - p.tail - np.minimum(fastest, p.hold)
-    order: NDArray[np.int64] = np.argsort(slack, kind="stable").astype(np.int64)
+    order: NDArray[np.int64] = np.argsort(not_before_release(problem, slack), kind="stable").astype(np.int64)
     return order
+
+
+def not_before_release(problem: EpochProblem, moment: NDArray[np.float64]) -> NDArray[np.float64]:
+    """``moment`` of each stage, shape (n,), its release if that is later and there is one."""
+    p: Any = problem
+    return np.where(p.release > 0.0, np.maximum(moment, p.release), moment)
 
 
 @kernel
@@ -93,7 +102,7 @@ def _insert(
         for i in range(m):
             if not a.feasible[r, i]:
                 continue
-            first, free, start = head[i], a.kv_capacity[i] - used[i], now[i]
+            first, free, start = head[i], a.kv_capacity[i] - used[i], max(now[i], a.release[r])
             while first < size[i] and (size[i] - first >= a.seats[i] or a.kv[r] > free):
                 start = max(start, ends[i, first])
                 free += held[i, first]
@@ -111,6 +120,7 @@ def _insert(
         tardiness[w] = max(tardiness[w], best_end + a.tail[r] - a.due[w])
         if best == HELD:
             continue
+        now[best] = max(now[best], a.release[r])
         while head[best] < size[best] and (
             size[best] - head[best] >= a.seats[best] or used[best] + a.kv[r] > a.kv_capacity[best]
         ):

@@ -49,6 +49,7 @@ class Arrays(NamedTuple):
     seats: NDArray[np.int64]
     kv_capacity: NDArray[np.float64]
     kv: NDArray[np.float64]
+    release: NDArray[np.float64]
     hold: NDArray[np.float64]
     busy_first: NDArray[np.int64]
     """Instance i's running calls are at busy_first[i] .. busy_first[i + 1], by their end."""
@@ -95,6 +96,7 @@ def arrays_of(problem: EpochProblem) -> Arrays:
         seats=p.seats,
         kv_capacity=p.kv_capacity,
         kv=p.kv,
+        release=p.release,
         hold=p.hold,
         busy_first=first,
         busy_until=p.busy_until[order],
@@ -147,8 +149,8 @@ def late_cost(a: Arrays, w: int, tardiness: float) -> float:
 def schedule(a: Arrays, i: int, sequence: NDArray[np.int64], count: int, start: NDArray[np.float64]) -> None:
     """Write when the first ``count`` stages of ``sequence`` start on instance ``i``.
 
-    Each starts as soon as a seat and its KV tokens are free, and not before the one ahead of it: a scheduler with a
-    waiting queue does not let later ones pass.
+    Each starts as soon as it is released and a seat and its KV tokens are free, and not before the one ahead of it: a
+    scheduler with a waiting queue does not let later ones pass, even while the one ahead is not released yet.
     """
     first, last = a.busy_first[i], a.busy_first[i + 1]
     size = last - first
@@ -162,6 +164,7 @@ def schedule(a: Arrays, i: int, sequence: NDArray[np.int64], count: int, start: 
     now = 0.0
     for place in range(count):
         r = sequence[place]
+        now = max(now, a.release[r])
         while head < size and (size - head >= a.seats[i] or used + a.kv[r] > a.kv_capacity[i]):
             now = max(now, ends[head])
             used -= held[head]

@@ -258,6 +258,7 @@ def _first_prices(
     for r in np.flatnonzero(plan.instance != HELD):
         i = plan.instance[r]
         left = np.clip((completion[r] - middle) / p.service[r, i], 0.0, 1.0)
+        left[middle < p.release[r]] = 0.0
         seat[i] += 0.5 * slope[r] / p.seats[i] * left
         load[i] += p.load[r, i]
     k = p.share.shape[0]

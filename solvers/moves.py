@@ -61,6 +61,7 @@ def _reschedule(a: Arrays, s: SearchState, i: int, place: int) -> None:
     head = 0
     for k in range(place, s.length[i]):
         r = s.queue[i, k]
+        now = max(now, a.release[r])
         while head < size and (size - head >= a.seats[i] or used + a.kv[r] > a.kv_capacity[i]):
             now = max(now, a.ends[head])
             used -= a.held[head]

@@ -81,6 +81,8 @@ class EpochProblem:
         Calls running now: where, until when, holding what. Shape (b,).
     queued, move_cost
         Instance where the stage queues now, -1 for none; cost of placing it on another one. Shape (n,).
+    release
+        Seconds before which it cannot start wherever it is placed, 0 for a ready stage. Shape (n,).
     hold
         Seconds until it would end if it were held now, infinite where it must not be. Shape (n,).
     imposed
@@ -116,6 +118,7 @@ class EpochProblem:
     busy_kv: ArrayLike = ()
     queued: ArrayLike | None = None
     move_cost: ArrayLike | None = None
+    release: ArrayLike | None = None
     hold: ArrayLike | None = None
     imposed: ArrayLike | None = None
     load: ArrayLike | None = None
@@ -149,6 +152,7 @@ class EpochProblem:
         self._set("busy_kv", (b,), np.float64, at_least_0)
         self._set("queued", (n,), np.int64, _index(m, -1), -1)
         self._set("move_cost", (n,), np.float64, at_least_0, 0.0)
+        self._set("release", (n,), np.float64, at_least_0, 0.0)
         self._set("hold", (n,), np.float64, _positive_or_infinite, np.inf)
         self._set("imposed", (n, m), np.float64, at_least_0, 0.0)
         self._set("load", (n, m), np.float64, at_least_0, 0.0)

@@ -24,7 +24,9 @@ class Relaxation(NamedTuple):
     """What running calls leave free, shape (m, b)."""
     token_seconds: NDArray[np.float64]
     earliest: NDArray[np.float64]
-    """Seconds until stage r could start on instance i if no other stage were there; infinite: never. Shape (n, m)."""
+    """Seconds until stage r, released, could start on instance i if no other stage were there; infinite: never.
+
+    Shape (n, m)."""
 
 
 class Prices(NamedTuple):
@@ -72,6 +74,7 @@ def relaxation_of(problem: EpochProblem, a: Arrays, horizon: float, buckets: int
         np.full((n, m), np.inf),
     )
     _free(a, r)
+    np.maximum(r.earliest, a.release[:, None], out=r.earliest)
     return r
 
 

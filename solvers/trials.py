@@ -28,7 +28,7 @@ def try_at(a: Arrays, s: SearchState, r: int, i: int, place: int, limit: float) 
         s.trial_workflow[0], s.trial_tardiness[w] = w, max(s.tardiness[w], a.hold[r] - s.slack[r])
         counted = 1
     else:
-        begin = s.start[s.queue[i, place - 1]] if place > 0 else 0.0
+        begin = max(s.start[s.queue[i, place - 1]] if place > 0 else 0.0, a.release[r])
         if cost + own_cost(a, s, r, begin + s.service[r, i]) > limit:
             return np.inf
         if a.knots.shape[1] > 0:
@@ -57,6 +57,7 @@ def _count_queue(a: Arrays, s: SearchState, r: int, i: int, place: int, cost: fl
     for k in range(place - 1, s.length[i]):
         if k >= place:
             q = s.queue[i, k]
+        now = max(now, a.release[q])
         while head < size and (size - head >= a.seats[i] or used + a.kv[q] > a.kv_capacity[i]):
             now = max(now, a.ends[head])
             used -= a.held[head]

@@ -45,6 +45,7 @@ def random_problem(rng: np.random.Generator, n: int, m: int, whole: bool = False
         "price": numbers(0, 2, m),
         "tenant": rng.integers(0, 2, q),
         "share": np.array([1.0, 2.0]),
+        "release": np.where(rng.random(n) < rng.choice([0.0, 0.5, 1.0]), numbers(0, 10, n), 0.0),
         "weights": ObjectiveWeights(1.0, 2.0, 0.05, 0.3, 0.5, 0.7, 0.1, 0.2),
     }
     return EpochProblem(**(arrays | changes))
@@ -69,7 +70,8 @@ def judged(problem: EpochProblem, instance, order) -> tuple[float, dict[str, flo
             if math.isfinite(p.hold[r]):
                 completion[int(r)] = float(p.hold[r])
             continue
-        moments = [latest[i], *(end for _, end, _ in running[i] if end > latest[i])]
+        begin = max(latest[i], float(p.release[r]))
+        moments = [begin, *(end for _, end, _ in running[i] if end > begin)]
 
         def free(t, i=i, r=r):
             there = [kv for begin, end, kv in running[i] if begin <= t < end]

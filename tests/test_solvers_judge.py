@@ -39,7 +39,7 @@ def test_never_more_calls_or_tokens_than_an_instance_has_and_none_passes_another
     found = evaluate(p, instance, order)
     for i in range(m):
         mine = [r for r in order if instance[r] == i]
-        assert (np.diff(found.start[mine]) >= 0).all()
+        assert (np.diff(found.start[mine]) >= 0).all() and (found.start[mine] >= p.release[mine]).all()
         busy = p.busy_instance == i
         begin = np.concatenate([np.full(busy.sum(), -1.0), found.start[mine]])
         end = np.concatenate([p.busy_until[busy], found.completion[mine]])
@@ -57,7 +57,7 @@ def test_numbering_does_not_matter(seed, n, m, whole):
     instance, order = random_plan(rng, p)
     stages, places = rng.permutation(n), rng.permutation(m)
     stage_number, place_number = np.argsort(stages), np.append(np.argsort(places), -1)
-    by_stage = {name: getattr(p, name)[stages] for name in ("tail", "workflow", "kv", "move_cost", "hold")}
+    by_stage = {name: getattr(p, name)[stages] for name in ("tail", "workflow", "kv", "move_cost", "hold", "release")}
     by_place = {name: getattr(p, name)[places] for name in ("seats", "kv_capacity", "backlog", "price")}
     by_both = {name: getattr(p, name)[stages][:, places] for name in ("service", "imposed", "load")}
     renamed = replace(
@@ -76,7 +76,8 @@ def test_slower_is_never_better(seed, n, m, whole):
     rng = np.random.default_rng(seed)
     p = random_problem(rng, n, m, whole)
     instance, order = random_plan(rng, p)
-    slower = replace(p, service=p.service * rng.uniform(1.0, 1.5, (n, m)), busy_until=p.busy_until * 1.2)
+    service = p.service * rng.uniform(1.0, 1.5, (n, m))
+    slower = replace(p, service=service, busy_until=p.busy_until * 1.2, release=p.release * rng.uniform(1.0, 1.5, n))
     before, after = evaluate(p, instance, order), evaluate(slower, instance, order)
     assert after.objective >= before.objective - 1e-9
     on = instance >= 0
@@ -89,7 +90,7 @@ def test_other_units_of_time_only_scale(seed, n, m, whole):
     rng = np.random.default_rng(seed)
     p = random_problem(rng, n, m, whole, weights=ObjectiveWeights(late=0.0, move=0.0, congestion=0.0))
     instance, order = random_plan(rng, p)
-    times = ("service", "tail", "due", "busy_until", "hold", "imposed")
+    times = ("service", "tail", "due", "busy_until", "hold", "release", "imposed")
     scaled = replace(p, **{name: 60.0 * getattr(p, name) for name in times})
     assert evaluate(scaled, instance, order).objective == pytest.approx(
         60.0 * evaluate(p, instance, order).objective, rel=1e-9
@@ -120,6 +121,10 @@ SMALL = {
         ({"busy_instance": [2], "busy_until": [1.0], "busy_kv": [0.0]}, r"busy_instance\[0\] is 2"),
         ({"busy_instance": [1], "busy_until": [1.0]}, r"busy_kv has shape \(0,\), expected \(1,\)"),
         ({"slopes": [[-1.0], [0.0]], "knots": [[1.0], [1.0]]}, r"slopes\[0, 0\] is -1"),
+        ({"release": [0.0, np.nan]}, r"release\[1\] is nan, expected a finite number of at least 0"),
+        ({"release": [np.inf, 0.0]}, r"release\[0\] is inf"),
+        ({"release": [0.0, -1.0]}, r"release\[1\] is -1"),
+        ({"release": [0.0]}, r"release has shape \(1,\), expected \(2,\)"),
         ({"share": [0.0]}, r"share\[0\] is 0"),
     ],
 )
