@@ -11,6 +11,7 @@ from __future__ import annotations
 import time
 
 import numpy as np
+from numpy.typing import NDArray
 
 from hexopt.solvers.construction import build
 from hexopt.solvers.counting import own_cost
@@ -71,7 +72,8 @@ def anneal(
         How many stages to take out and to look for something better; with ``time_limit`` None the result depends on
         nothing but this and the seed.
     warm_start
-        Where to start; by default greedy insertion's plan, or one that looks at more places if that is better.
+        Where to start, and not too hot, if it is better than greedy insertion's plan. Otherwise the start is that plan,
+        or one built by looking at more places if that is better.
     seed
         Of the random moves.
     """
@@ -80,16 +82,16 @@ def anneal(
         raise ValueError("time_limit or moves must be given")
     until = None if time_limit is None else max(0.5 * time_limit, time_limit - _FINISH)
     a = arrays_of(problem)
-    where, order = greedy_plan(problem, a) if warm_start is None else (warm_start.instance, warm_start.order)
+    where, order, warm = _start(problem, a, warm_start)
     state = search_state(problem, a, where, order, seed)
     found, most = (where, order), np.inf
     if state.movable.size and moves != 0:
         recount(a, state)
         keep_best(state)
         most = state.cost[0] + 1e-9 * abs(state.cost[0])
-        if warm_start is None:
+        if not warm:
             build(problem, a, state, started, until)
-        _search(a, state, _HOT if warm_start is None else _WARM, started, until, moves)
+        _search(a, state, _WARM if warm else _HOT, started, until, moves)
         found = best_plan(problem, state)
     objective = objective_of(problem, a, *found)
     if objective > most:
@@ -97,6 +99,19 @@ def anneal(
         found = where, order
         objective = objective_of(problem, a, *found)
     return Plan(*found, objective, solver="annealing", seconds=time.perf_counter() - started)
+
+
+def _start(
+    problem: EpochProblem, a: Arrays, warm_start: Plan | None
+) -> tuple[NDArray[np.int64], NDArray[np.int64], bool]:
+    """Instance and order of the plan to start from, and whether that is ``warm_start``."""
+    where, order = greedy_plan(problem, a)
+    if warm_start is None:
+        return where, order, False
+    mine = objective_of(problem, a, warm_start.instance, warm_start.order)
+    if mine < objective_of(problem, a, where, order):
+        return warm_start.instance, warm_start.order, True
+    return where, order, False
 
 
 def _search(

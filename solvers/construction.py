@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import time
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hexopt.solvers.counting import load_cost
-from hexopt.solvers.insertion import not_before_release
+from hexopt.solvers.insertion import by_slack
 from hexopt.solvers.kernels import Arrays, kernel
 from hexopt.solvers.moves import accept, put
 from hexopt.solvers.plan import HELD
@@ -19,8 +18,6 @@ from hexopt.solvers.trials import try_at
 
 _DEPTH = 6
 """Places looked at before the end of each queue."""
-_PROMPTER = 0.5
-"""Mean work of a seat by which a stage of twice the weight is inserted earlier."""
 _CHUNK = 16
 """Stages between two looks at the clock."""
 _BEGIN, _END = 0.5, 0.6
@@ -32,7 +29,7 @@ def build(problem: EpochProblem, a: Arrays, s: SearchState, started: float, time
     limit = np.inf if time_limit is None else time_limit
     if time.perf_counter() - started > _BEGIN * limit:
         return
-    order = by_weighted_slack(problem, a)
+    order = by_slack(problem)
     n = order.shape[0]
     empty(a, s)
     begun, depth = time.perf_counter(), _DEPTH
@@ -47,18 +44,6 @@ def build(problem: EpochProblem, a: Arrays, s: SearchState, started: float, time
     else:
         restore_best(s)
         recount(a, s)
-
-
-def by_weighted_slack(problem: EpochProblem, a: Arrays) -> NDArray[np.int64]:
-    """The stages, least slack first, those of heavy workflows earlier."""
-    p: Any = problem
-    fastest = np.minimum(np.where(problem.feasible, a.service, np.inf).min(axis=1, initial=np.inf), p.hold)
-    fastest[np.isinf(fastest)] = 0.0
-    weight = np.maximum(a.weight[a.workflow], 1e-3 * a.weight.max(initial=1e-9))
-    prompter = _PROMPTER * fastest.sum() / a.seats.sum() * np.log2(weight)
-    slack = a.due[a.workflow] - a.tail - fastest - prompter
-    order: NDArray[np.int64] = np.argsort(not_before_release(problem, slack), kind="stable").astype(np.int64)
-    return order
 
 
 @kernel

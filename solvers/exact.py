@@ -12,7 +12,6 @@ import numpy as np
 from hexopt.solvers.annealing import anneal
 from hexopt.solvers.arcflow import solve_arcflow
 from hexopt.solvers.arcs import surviving_arcs
-from hexopt.solvers.insertion import greedy
 from hexopt.solvers.judge import evaluate
 from hexopt.solvers.lagrangian import Lagrangian
 from hexopt.solvers.plan import Plan
@@ -56,8 +55,8 @@ def exact(
     def left() -> float:
         return time_limit - (time.perf_counter() - started)
 
-    best = warm_start or greedy(problem)
-    best = anneal(problem, time_limit=min(0.1 * time_limit, 0.02 * problem.stages), warm_start=best, seed=seed)
+    seconds = min(0.1 * time_limit, 0.02 * problem.stages)
+    best = anneal(problem, time_limit=seconds, warm_start=warm_start, seed=seed)
     bound = -math.inf
     for grid in _GRIDS:
         cut = problem if grid is None else on_grid(problem, grid)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.util
 import math
+import sys
 import time
 from dataclasses import replace
 
@@ -142,6 +144,39 @@ def test_the_portfolio_stops_at_the_gap():
     begun = time.perf_counter()
     plan = portfolio(problem, time_limit=20.0, gap=0.4)
     assert plan.gap <= 0.4 and time.perf_counter() - begun < 10.0
+
+
+def test_the_portfolio_works_until_its_limit_and_gains_by_it():
+    shares, short, long = [], [], []
+    for seed in range(4):
+        problem = random_problem(np.random.default_rng(seed), 30, 4)
+        plans = [portfolio(problem, time_limit=limit) for limit in (0.05, 0.7)]
+        short.append(plans[0].gap)
+        long.append(plans[1].gap)
+        shares.append(plans[1].seconds / 0.7)
+    assert min(shares) > 0.75
+    assert np.mean(long) < np.mean(short)
+
+
+def test_the_portfolio_proves_small_problems():
+    pytest.importorskip("ortools", reason="needs the extra hexopt[exact]")
+    for seed in range(6):
+        problem = random_problem(np.random.default_rng(seed), 8, 3, whole=bool(seed % 2))
+        plan, best = portfolio(problem, time_limit=20.0), solve(problem, solver="cp-sat", time_limit=20.0)
+        assert plan.status == best.status == "optimal"
+        assert plan.objective == pytest.approx(best.objective, rel=1e-6)
+
+
+@pytest.mark.parametrize("missing", [("ortools",), ("ortools", "pulp")])
+def test_the_portfolio_does_without_exact_solvers(monkeypatch, missing):
+    there = importlib.util.find_spec
+    # The package's attribute of that name is the function.
+    module = sys.modules["hexopt.solvers.portfolio"]
+    monkeypatch.setattr(module, "find_spec", lambda name: None if name in missing else there(name))
+    problem = random_problem(np.random.default_rng(1), 9, 3)
+    plan = portfolio(problem, time_limit=0.8)
+    assert plan.objective == evaluate(problem, plan.instance, plan.order).objective
+    assert 0.8 * plan.objective < plan.bound <= plan.objective
 
 
 @pytest.mark.parametrize("solver", SOLVERS)

@@ -62,7 +62,22 @@ def test_starts_from_any_plan_and_the_same_seed_gives_the_same_plan():
     one, two = (anneal(problem, time_limit=None, moves=500, warm_start=start, seed=3) for _ in range(2))
     assert one.objective == two.objective <= start.objective
     assert one.instance.tolist() == two.instance.tolist() and one.order.tolist() == two.order.tolist()
-    assert anneal(problem, time_limit=None, moves=0, warm_start=start).objective == pytest.approx(start.objective)
+    better = min(start.objective, greedy(problem).objective)
+    assert anneal(problem, time_limit=None, moves=0, warm_start=start).objective == pytest.approx(better)
+
+
+def test_greedy_insertions_plan_is_no_warm_start_and_a_better_one_is():
+    warmer = []
+    for seed in range(20):
+        problem = random_problem(np.random.default_rng(seed), 40, 4)
+        cold = anneal(problem, time_limit=None, moves=100, seed=seed)
+        same = anneal(problem, time_limit=None, moves=100, seed=seed, warm_start=greedy(problem))
+        assert same.instance.tolist() == cold.instance.tolist() and same.order.tolist() == cold.order.tolist()
+        good = anneal(problem, time_limit=None, moves=8000, seed=seed)
+        after = anneal(problem, time_limit=None, moves=0, warm_start=good)
+        assert after.objective == good.objective and after.order.tolist() == good.order.tolist()
+        warmer.append(good.objective < cold.objective)
+    assert np.mean(warmer) > 0.9
 
 
 def test_keeps_to_its_time():
@@ -126,6 +141,15 @@ def test_fractional_kv_tokens_lose_no_ground():
 def test_one_of_the_two_limits_is_needed():
     with pytest.raises(ValueError, match="time_limit or moves"):
         anneal(random_problem(np.random.default_rng(0), 2, 1), time_limit=None)
+
+
+def test_of_two_alike_the_heavy_one_is_inserted_first():
+    problem = random_problem(
+        np.random.default_rng(0), 2, 1, service=[[4.0], [4.0]], tail=[0.0, 0.0], workflow=[0, 1], due=[9.0, 9.0],
+        weight=[1.0, 4.0], tenant=[0, 0], hold=[np.inf, np.inf], seats=[1], kv=[1.0, 1.0],
+    )  # fmt: skip
+    assert greedy(problem).order.tolist() == [1, 0]
+    assert greedy(replace(problem, weight=[1.0, 1.0])).order.tolist() == [0, 1]
 
 
 def test_nothing_to_place_is_a_plan_too():
