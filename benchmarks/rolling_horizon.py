@@ -2,11 +2,13 @@
 
     python benchmarks/rolling_horizon.py --traces ../shared/traces --seeds 10
     python benchmarks/rolling_horizon.py --traces ../shared/traces --seeds 10 --ablations
+    python benchmarks/rolling_horizon.py --traces ../shared/traces --seeds 10 --solvers --only trace2
+    python benchmarks/rolling_horizon.py --traces ../shared/traces --seeds 5 --sustained --workflows 600
 
 Workloads are the real Text-to-SQL traces and coding-agent sessions, and synthetic families; loads are shares of the
 capacity that is measured first (``Experiment.capacity``). HexGen-Flow's best is the alpha of its own grid with the
 lowest mean P95 at each setting, in both variants. Intervals are 95% t-intervals over seeds, ratios and differences are
-paired by seed. Solving takes no simulated time here unless an ablation says so: runs repeat bit for bit.
+paired by seed. Solving takes no simulated time here unless a row says so: runs repeat bit for bit.
 """
 
 from __future__ import annotations
@@ -33,13 +35,14 @@ from hexopt.traces.synthesis import synthesize
 
 LOADS = (0.8, 0.95, 1.1)
 HORIZON = RollingHorizon(freeze=True)
+LOST = replace(HORIZON, objective="attainment")
 OURS: tuple[Policy, ...] = (
     GreedyUrgency(),
     HORIZON,
     replace(HORIZON, solver="greedy"),
     replace(HORIZON, solver="congestion-lp"),
     GreedyUrgency(lost=0.1),
-    replace(HORIZON, objective="attainment"),
+    LOST,
 )
 FAMILIES = ("tool-agent", "tree-search", "map-reduce")
 """Synthetic ones."""
@@ -94,6 +97,19 @@ ABLATIONS: dict[str, Policy] = {
     "outputs believed 20% too short": Mistaken(freeze=True, length=0.8),
 }
 
+SOLVED: dict[str, Policy] = {
+    "annealing, 300 moves a stage": HORIZON,
+    "greedy insertion": replace(HORIZON, solver="greedy"),
+    "congestion LP, 20 ms": replace(HORIZON, solver="congestion-lp"),
+    "portfolio, 20 ms": replace(HORIZON, solver="portfolio"),
+    "CP-SAT, 20 ms": replace(HORIZON, solver="cp-sat"),
+    "exact, 20 ms": replace(HORIZON, solver="exact"),
+    "annealing, 20 ms, as long as it takes": RollingHorizon(),
+    "congestion LP, 20 ms, as long as it takes": RollingHorizon(solver="congestion-lp"),
+    "portfolio, 20 ms, as long as it takes": RollingHorizon(solver="portfolio"),
+}
+"""Limits of real time; *as long as it takes*: a plan comes as many simulated seconds later as solving really took."""
+
 
 @cache
 def experiment_of(name: str, cluster: str, traces: Path) -> tuple[Experiment, float]:
@@ -118,6 +134,23 @@ def one(name: str, cluster: str, traces: Path, load: float, workflows: int, poli
     experiment, capacity = experiment_of(name, cluster, traces)
     picks, times = experiment.sample(workflows, load * capacity, seed)
     return summarise(experiment.run(policy, picks, times), experiment.standalone[picks])
+
+
+def rate(name: str, cluster: str, traces: Path, workflows: int, policy: Policy, seed: int) -> float:
+    """Workflows a second up to which at least 95% of them are in time."""
+    return experiment_of(name, cluster, traces)[0].capacity(workflows, seed, policy, share=0.95)
+
+
+def rate_rows(rates: dict[str, list[float]], grid: int) -> Iterator[str]:
+    """Markdown rows of rates, of the first ``grid`` only the best; ratios are to that."""
+    labels = list(rates)
+    best = max(labels[:grid], key=lambda label: float(np.mean(rates[label])))
+    yield "| policy | workflows/s | its rate / HexGen-Flow's best | its rate / greedy urgency's |"
+    yield "|---|---|---|---|"
+    for label in (best, *labels[grid:]):
+        mean, half = interval(rates[label])
+        against = [ratio(rates[label], rates[base]) for base in (best, GreedyUrgency().label)]
+        yield f"| {label} | {mean:.3f} ± {half:.3f} | {' | '.join(against)} |"
 
 
 def figures(results: list[Summary], field: str, scale: float = 1.0) -> list[float]:
@@ -167,25 +200,37 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", help="trace1, trace2, formula1, coding-agents, tree-search ...")
     parser.add_argument("--cluster", choices=("hetero-1", "hetero-2"))
     parser.add_argument("--ablations", action="store_true", help="switches of the rolling horizon, one at a time")
+    parser.add_argument("--solvers", action="store_true", help="its solvers, frozen and in real time")
+    parser.add_argument("--sustained", action="store_true", help="rates up to which 95%% of the workflows are in time")
+    parser.add_argument("--processes", type=int, help="runs at a time; all cores by default")
     options = parser.parse_args()
     clusters = [options.cluster] if options.cluster else ["hetero-1", "hetero-2"]
-    names = options.only or ([*TRACES, "coding-agents", *FAMILIES] if not options.ablations else ["trace1", "trace2"])
-    settings = [(n, c) for n in names for c in (["h100-l40s"] if n == "coding-agents" else clusters)]
-    with ProcessPoolExecutor() as pool:
+    switches = ABLATIONS if options.ablations else SOLVED if options.solvers else {}
+    if switches or options.sustained:
+        settings = [(n, c) for n in options.only or ["trace1", "trace2"] for c in clusters[:1]]
+    else:
+        names = options.only or [*TRACES, "coding-agents", *FAMILIES]
+        settings = [(n, c) for n in names for c in (["h100-l40s"] if n == "coding-agents" else clusters)]
+    grid = [HexGenFlow(alpha, shipped) for alpha in ALPHAS for shipped in (True, False)]
+    with ProcessPoolExecutor(options.processes) as pool:
 
-        def measure(policy: Policy, run: Callable[..., Any]) -> list[Summary]:
+        def measure(policy: Policy, run: Callable[..., Any]) -> list[Any]:
             return list(pool.map(partial(run, policy), range(options.seeds)))
 
-        for name, cluster in settings if not options.ablations else [(n, "hetero-1") for n in names]:
+        for name, cluster in settings:
+            if options.sustained:
+                run = partial(rate, name, cluster, options.traces, options.workflows)
+                rates = {policy.label: measure(policy, run) for policy in (*grid, GreedyUrgency(), HORIZON, LOST)}
+                print(f"### {name} on {cluster}\n\n" + "\n".join(rate_rows(rates, len(grid))), "\n", flush=True)
+                continue
             capacity = experiment_of(name, cluster, options.traces)[1]
-            for load in options.loads if not options.ablations else (0.95,):
+            for load in options.loads if not switches else (0.95,):
                 print(f"### {name} on {cluster}, {load:.0%} of {capacity:.3f} workflows/s\n")
                 run = partial(one, name, cluster, options.traces, load, options.workflows)
-                if options.ablations:
-                    named = {label: measure(policy, run) for label, policy in ABLATIONS.items()}
-                    print("\n".join(rows(named, "as it is", None)), "\n", flush=True)
+                if switches:
+                    named = {label: measure(policy, run) for label, policy in switches.items()}
+                    print("\n".join(rows(named, next(iter(switches)), None)), "\n", flush=True)
                     continue
-                grid = [HexGenFlow(alpha, shipped) for alpha in ALPHAS for shipped in (True, False)]
                 hexgen = {policy.label: measure(policy, run) for policy in grid}
                 best = min(hexgen, key=lambda label: float(np.mean(figures(hexgen[label], "p95_s"))))
                 named = {"round-robin": measure(RoundRobin(), run), best: hexgen[best]}
