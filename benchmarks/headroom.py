@@ -5,7 +5,8 @@
 For every ready call the clairvoyant copies the whole simulation, tries each instance (with ``--hold`` also waiting),
 lets greedy urgency play on for 300 simulated seconds with the true output lengths and the arrivals to come, and takes
 the choice with the least tardiness. No real scheduler can know this. What it gains is what foresight in *placing and
-holding* could buy on top of greedy urgency, one choice at a time; it is no bound on choosing everything at once.
+holding* could buy on top of greedy urgency, one choice at a time; it is no bound on choosing everything at once. The
+rolling horizon, which knows neither, runs beside it.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from hexopt.models.kernel import kernel
 from hexopt.policies import compiled
 from hexopt.policies.knowledge import Knowledge
 from hexopt.policies.policy import GreedyUrgency, Policy
+from hexopt.policies.rolling_horizon import RollingHorizon
 from hexopt.simulation.experiment import Experiment
 from hexopt.simulation.loop import DECIDE, place_external, run
 from hexopt.simulation.metrics import Summary, summarise
@@ -110,16 +112,14 @@ def advance(sim: Simulation, know: Knowledge, policy: Policy, until: float = mat
         policy.carry_out(sim, know, int(sim.ready[int(sim.clock["ready_done"][0])]))
 
 
-def one(job: tuple[Path, str, float, int, int, tuple[float, ...] | None]) -> Summary:
-    """Figures of one run; without delays, None, greedy urgency's own."""
-    folder, name, load, workflows, seed, delays = job
+def one(job: tuple[Path, str, float, int, int, Policy]) -> Summary:
+    """Figures of one run."""
+    folder, name, load, workflows, seed, policy = job
     pool = read_trace(folder / f"input_file_{name}.json")
     training = read_trace(folder / f"input_file_{TRACES[name]}.json")
     experiment = Experiment.of(pool, load_cluster("hetero-1"), training=training)
     picks, times = experiment.sample(workflows, load * experiment.capacity(), seed)
-    policy: Policy = GreedyUrgency()
-    if delays is not None:
-        policy = Clairvoyant(delays=delays)
+    if isinstance(policy, Clairvoyant):
         simulator.advance = advance
     return summarise(experiment.run(policy, picks, times), experiment.standalone[picks])
 
@@ -131,22 +131,25 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=4)
     parser.add_argument("--workflows", type=int, default=250)
     parser.add_argument("--hold", action="store_true", help="the clairvoyant may also hold a call for 1 or 4 s")
+    parser.add_argument("--real", action="store_true", help="no clairvoyant: only what a real scheduler can do")
+    parser.add_argument("--processes", type=int, help="runs at a time; all cores by default")
     options = parser.parse_args()
-    delays = (1.0, 4.0) if options.hold else ()
+    policies: list[Policy] = [GreedyUrgency(), RollingHorizon(freeze=True)]
+    if not options.real:
+        policies.append(Clairvoyant(delays=(1.0, 4.0) if options.hold else ()))
     print("| trace, load | policy | mean s | P95 s | in time % | mean tardiness s | greedy's P95 / its P95 |")
     print("|---|---|---|---|---|---|---|")
-    with ProcessPoolExecutor(max_tasks_per_child=1) as workers:
+    with ProcessPoolExecutor(options.processes, max_tasks_per_child=None if options.real else 1) as workers:
         for name, load in product(("trace1", "trace2"), (0.8, 0.95)):
             first: list[float] = []
-            for policy in (None, delays):
+            for policy in policies:
                 jobs = [(options.traces, name, load, options.workflows, seed, policy) for seed in range(options.seeds)]
                 found = list(workers.map(one, jobs))
                 p95 = [s.p95_s for s in found]
                 first = first or p95
                 fields = (("mean_s", 1), ("p95_s", 1), ("attainment", 100), ("mean_tardiness_s", 1))
                 cells = " | ".join(shown(getattr(s, f) * scale for s in found) for f, scale in fields)
-                label = "greedy-urgency" if policy is None else Clairvoyant(delays=delays).label
-                print(f"| {name}, {load:.0%} | {label} | {cells} | {ratio(first, p95)} |", flush=True)
+                print(f"| {name}, {load:.0%} | {policy.label} | {cells} | {ratio(first, p95)} |", flush=True)
 
 
 if __name__ == "__main__":
