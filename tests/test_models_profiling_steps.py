@@ -159,6 +159,7 @@ class TestWaves:
         wave = draw_wave(random.Random(seed), limits, beyond)
         assert wave.decodes + wave.chunks >= 1 and wave.decodes + wave.chunks <= seqs
         assert max(wave.decodes, 1) * wave.context <= 2048 and wave.context < longest
+        assert (wave.context > limits.longest * 2 // 3 - 1) >= beyond
         if wave.chunks:
             assert wave.new >= 1 and wave.chunks * wave.new + wave.decodes <= max(batched, wave.chunks + wave.decodes)
             assert wave.new + wave.cached <= max(wave.new, wave.context) < longest

@@ -2,6 +2,7 @@
 
 A row is the median of several calls that were sent to a server which was decoding ``concurrency - 1`` others. Columns:
 
+- ``point``: number of the point of the grid; its rows differ in what the prefix cache held.
 - ``endpoint``: ``chat`` or ``completion``.
 - ``prompt_tokens``, ``cached_tokens``: of the call's prompt, by the server's count; those that its prefix cache held.
 - ``concurrency``: calls in the server, this one included.
@@ -30,6 +31,7 @@ from hexopt.models.profiling.steps import Step
 class Measurement:
     """One row; fields as the columns above."""
 
+    point: int
     endpoint: str
     prompt_tokens: int
     cached_tokens: int
@@ -68,17 +70,11 @@ def steps_of(rows: Sequence[Measurement], max_num_batched_tokens: int) -> list[S
     their stall, a step with one prefill chunk, if it fits into one step of at most ``max_num_batched_tokens``. The time
     to first token shows none: it holds the network, tokenization and the rest of the step before.
     """
-    groups = {point: k for k, point in enumerate(dict.fromkeys(map(_point, rows)))}
     steps = []
     for row in rows:
-        group, new = groups[_point(row)], row.prompt_tokens - row.cached_tokens
-        steps.append(Step(group, row.beyond, 0, 0, 0, row.concurrency, row.decode_context, row.inter_token_s))
+        new = row.prompt_tokens - row.cached_tokens
+        steps.append(Step(row.point, row.beyond, 0, 0, 0, row.concurrency, row.decode_context, row.inter_token_s))
         if row.stall_s is not None and new + row.concurrency - 1 <= max_num_batched_tokens:
             mixed = (1, new, row.cached_tokens, row.concurrency - 1, row.others_context)
-            steps.append(Step(group, row.beyond, *mixed, row.stall_s))
+            steps.append(Step(row.point, row.beyond, *mixed, row.stall_s))
     return steps
-
-
-def _point(row: Measurement) -> tuple[str, int, int]:
-    # Calls of one point have about the same tokens, whatever of them is cached.
-    return row.endpoint, round(row.prompt_tokens / 8), row.concurrency

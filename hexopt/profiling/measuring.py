@@ -122,9 +122,9 @@ class Measuring:
         await self._check()
         rows: list[Measurement] = []
         points = self._grid.points()
-        for done, point in enumerate(points):
-            progress(done, len(points))
-            rows += await self._measure(*point)
+        for number, point in enumerate(points):
+            progress(number, len(points))
+            rows += await self._measure(number, *point)
         progress(len(points), len(points))
         return rows
 
@@ -147,7 +147,9 @@ class Measuring:
         async with _Background(self, grid.endpoints[0], min(grid.prompt_lengths), most) as background:
             await background.settle()
 
-    async def _measure(self, endpoint: Endpoint, length: int, concurrency: int, beyond: bool) -> list[Measurement]:
+    async def _measure(
+        self, number: int, endpoint: Endpoint, length: int, concurrency: int, beyond: bool
+    ) -> list[Measurement]:
         rows: list[Measurement] = []
         async with _Background(self, endpoint, length, concurrency - 1) as background:
             earlier = self.prompt(endpoint, length)
@@ -159,7 +161,7 @@ class Measuring:
                 ]
                 known = [one for one in timed if one is not None]
                 if known:
-                    rows.append(_median(known, endpoint, concurrency, beyond))
+                    rows.append(_median(known, number, endpoint, concurrency, beyond))
         return rows
 
     async def _time(
@@ -257,12 +259,17 @@ class _Background:
 
 
 def _median(
-    timed: Sequence[tuple[Call, int, int, float | None]], endpoint: Endpoint, concurrency: int, beyond: bool
+    timed: Sequence[tuple[Call, int, int, float | None]],
+    number: int,
+    endpoint: Endpoint,
+    concurrency: int,
+    beyond: bool,
 ) -> Measurement:
     stalls = [stall for *_, stall in timed if stall is not None]
     calls = [call for call, *_ in timed]
     prompt = round(statistics.median(call.prompt_tokens for call in calls))
     return Measurement(
+        point=number,
         endpoint=endpoint,
         prompt_tokens=prompt,
         cached_tokens=round(statistics.median(call.cached_tokens or 0 for call in calls)),

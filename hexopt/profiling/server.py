@@ -101,7 +101,10 @@ class Server:
         ServerError
             If it does not answer, or serves no such model.
         """
-        listed = json.loads(await self._get("/v1/models"))
+        try:
+            listed = json.loads(await self._get("/v1/models"))
+        except json.JSONDecodeError as error:
+            raise ServerError(f"{self.url}/v1/models: is not JSON: {error}") from error
         rows = {str(row["id"]): row for row in listed.get("data", [])} if isinstance(listed, dict) else {}
         if not rows or (self.model and self.model not in rows):
             raise ServerError(f"{self.url}: serves {', '.join(rows) or 'no model'}, expected {self.model or 'one'}")

@@ -9,9 +9,9 @@ downloaded, from its ``config.json`` alone.
 The load comes in *waves*, each drawn at random: B prompts are computed and decode; then S more arrive at once, which
 share P tokens with those of before, by way of the prefix cache; all decode a while and are aborted. So steps come with
 prefills alone, decodes alone and both, chunks with and without tokens before them. Every seventh wave lies beyond the
-range of the others: contexts above two thirds of the longest. A wave is run several times, with other tokens, and a
-step's time is the median, as other programs on the machine would otherwise be in it. For an engine that computes on a
-processor that others use too, ``--clock cpu`` counts the seconds of this process alone.
+range of the others: contexts above two thirds of the longest that there is time for. A wave is run several times, with
+other tokens, and a step's time is the median, as other programs on the machine would otherwise be in it. For an engine
+that computes on a processor that others use too, ``--clock cpu`` counts the seconds of this process alone.
 
 The CSV has a row a step, columns as in :mod:`hexopt.models.profiling.steps`; the JSON beside it says what ran.
 """
@@ -74,12 +74,16 @@ class Limits(NamedTuple):
     max_model_len: int
     wave_tokens: int
 
+    @property
+    def longest(self) -> int:
+        """Tokens of the longest prompt of a wave."""
+        return min(self.max_model_len - 4 * _DECODES, self.wave_tokens)
+
 
 def draw_wave(rng: random.Random, limits: Limits, beyond: bool) -> Wave:
     """Draw a wave, sizes log-uniform; one in four has no decodes, one in four nothing that comes to them."""
-    room = limits.max_model_len - 4 * _DECODES
-    most = min(room if beyond else int(_WITHIN * room), limits.wave_tokens)
-    least = min(int(_WITHIN * room), most) if beyond else min(16, most)
+    within = max(int(_WITHIN * limits.longest), 1)
+    least, most = (within, limits.longest) if beyond else (min(16, within), within)
     kind = rng.random()
     context = _log_uniform(rng, least, most)
     decodes = (
@@ -237,7 +241,7 @@ def sample(engine: Engine, seconds: float, repeats: int, seed: int) -> list[tupl
     known = run_wave(engine, rng, warm, known)
     speed = 1.5 * most / (time.monotonic() - start)
     tokens = int(min(speed * seconds / _WAVES / repeats, 0.8 * engine.kv_tokens))
-    limits = limits._replace(wave_tokens=max(tokens, 32))
+    limits = limits._replace(wave_tokens=max(tokens, 64))
     engine.take_steps()
     rows: list[tuple[int | float, ...]] = []
     said, start, group = 0.0, time.monotonic(), 0
@@ -250,7 +254,7 @@ def sample(engine: Engine, seconds: float, repeats: int, seed: int) -> list[tupl
         for _ in range(repeats):
             known = run_wave(engine, rng, wave, known)
             for step in engine.take_steps():
-                key = composition(step, limits.max_model_len)
+                key = composition(step, limits.longest)
                 if key is not None:
                     times.setdefault(key, []).append(step["seconds"])
         rows += [(group, *key, statistics.median(seen)) for key, seen in times.items()]
