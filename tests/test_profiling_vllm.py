@@ -68,6 +68,8 @@ def test_an_engine_is_timed_and_simulated(monkeypatch: pytest.MonkeyPatch, tmp_p
     require_vllm()
     for key, value in vllm_environment(0).items():
         monkeypatch.setenv(key, value)
+    # The threads of one process would wait for each other by spinning.
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
     arguments = '{"max_model_len": 1024, "max_num_seqs": 8, "max_num_batched_tokens": 512, "enforce_eager": true}'
     flags = ("--model", MODELS[0], "--load-format", "dummy", "--python", PYTHON, "--engine-args", arguments)
     flags += ("--seconds", 15, "--repeats", 1, "--clock", "cpu", "--out", tmp_path / "steps.csv")

@@ -187,7 +187,9 @@ class Measuring:
             else:
                 return None
         first, last = call.arrivals[0][0], call.arrivals[-1][0]
-        gaps = [gap for other in background.calls if (gap := other.gap_at(first)) is not None]
+        # No step with a prefill is shorter than those without: what seems so was read late before.
+        least = call.pace / 2 if call.pace is not None else 0.0
+        gaps = [gap for other in background.calls if (gap := other.gap_at(first)) is not None and gap >= least]
         contexts = [background.context(moment) for moment in (first, (first + last) / 2)]
         return call, contexts[0], contexts[1], statistics.median(gaps) if gaps else None
 

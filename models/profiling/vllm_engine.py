@@ -11,7 +11,9 @@ share P tokens with those of before, by way of the prefix cache; all decode a wh
 prefills alone, decodes alone and both, chunks with and without tokens before them. Every seventh wave lies beyond the
 range of the others: contexts above two thirds of the longest that there is time for. A wave is run several times, with
 other tokens, and a step's time is the median, as other programs on the machine would otherwise be in it. For an engine
-that computes on a processor that others use too, ``--clock cpu`` counts the seconds of this process alone.
+that computes on a processor which others use too, ``--clock cpu`` counts the seconds of this process alone, in the
+fastest run, as the others only ever slow it down; give it one thread (``OMP_NUM_THREADS=1``), as several would wait for
+each other by spinning.
 
 The CSV has a row a step, columns as in :mod:`hexopt.models.profiling.steps`; the JSON beside it says what ran.
 """
@@ -27,6 +29,7 @@ import random
 import statistics
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -230,8 +233,13 @@ def composition(step: dict[str, Any], longest: int) -> tuple[int, ...] | None:
     return (int(beyond), len(chunks), new, cached, len(contexts), sum(contexts))
 
 
-def sample(engine: Engine, seconds: float, repeats: int, seed: int) -> list[tuple[int | float, ...]]:
-    """Run waves for so many seconds; the rows of the CSV. The first, largest waves warm up and are left out."""
+def sample(
+    engine: Engine, seconds: float, repeats: int, typical: Callable[[list[float]], float], seed: int
+) -> list[tuple[int | float, ...]]:
+    """Run waves for so many seconds; the rows of the CSV, ``typical`` of a step's times in each.
+
+    The first, largest waves warm up and are left out.
+    """
     rng = random.Random(seed)
     limits = engine.limits
     most = min(limits.max_model_len // 2, limits.max_num_batched_tokens)
@@ -257,7 +265,7 @@ def sample(engine: Engine, seconds: float, repeats: int, seed: int) -> list[tupl
                 key = composition(step, limits.longest)
                 if key is not None:
                     times.setdefault(key, []).append(step["seconds"])
-        rows += [(group, *key, statistics.median(seen)) for key, seen in times.items()]
+        rows += [(group, *key, typical(seen)) for key, seen in times.items()]
         group += 1
     return rows
 
@@ -287,7 +295,8 @@ def main() -> None:
         },
         chosen.clock,
     )
-    rows = sample(engine, chosen.seconds, chosen.repeats, chosen.seed)
+    typical = min if chosen.clock == "cpu" else statistics.median
+    rows = sample(engine, chosen.seconds, chosen.repeats, typical, chosen.seed)
     import vllm
 
     about = {"engine": f"vLLM {vllm.__version__}", "model": chosen.model, "tp": chosen.tp, "pp": chosen.pp}
