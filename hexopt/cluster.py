@@ -63,11 +63,15 @@ class Instance:
 
 @dataclass(frozen=True, slots=True)
 class Cluster:
-    """The instances that one scheduler looks after; all serve the same LLM."""
+    """The instances that one scheduler looks after; all serve the same LLM.
+
+    ``source`` is the file that it was read from, ``latency`` that of its latency models, empty for the bundled ones.
+    """
 
     name: str
     instances: tuple[Instance, ...]
     source: str = field(default="", compare=False)
+    latency: str = field(default="", compare=False)
 
     def __len__(self) -> int:
         return len(self.instances)
@@ -89,6 +93,7 @@ class _InstanceRow(BaseModel):
     kv_tokens: int | None = Field(default=None, ge=1)
     prefix_caching: bool | None = None
     price: float | None = Field(default=None, ge=0, allow_inf_nan=False)
+    # Beyond what GPUs differ by: emulated servers run faster than the clock.
     speed: float = Field(default=1.0, ge=0.01, le=1000)
     url: str | None = Field(default=None, pattern=r"^https?://[^/?#\s]+[^?#\s]*$")
 
@@ -169,7 +174,8 @@ def parse_cluster(document: dict[str, Any], where: str, default_name: str = "clu
     llms = {instance.cell.cell.llm for instance in rows}
     if len(llms) > 1:
         raise ClusterError(f"{where}: llm: instances serve {', '.join(sorted(llms))}, expected one LLM for all")
-    return Cluster(parsed.name or default_name, tuple(rows), where)
+    latency = "" if parsed.latency is None else str((Path(where).parent / parsed.latency).resolve())
+    return Cluster(parsed.name or default_name, tuple(rows), where, latency)
 
 
 def _replicas(cluster: _ClusterFile, row: _InstanceRow, models: LatencyModels, where: str) -> list[Instance]:

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import math
+from collections.abc import Sequence
 from importlib.util import find_spec
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
+
+from hexopt.atomic import atomic_write
 
 if TYPE_CHECKING:
     from hexopt.cluster import Cluster
@@ -34,6 +39,9 @@ def emulate(
     port: Annotated[
         int, typer.Option(help="Port; a cluster's further servers have the next ones. 0: free ones.")
     ] = 8101,
+    cluster_out: Annotated[
+        Path | None, typer.Option(help="Write the cluster file with which hexopt serve finds these servers.")
+    ] = None,
     seed: Annotated[int, typer.Option(help="Of the answers' lengths where a request sets none.", min=0)] = 0,
 ) -> None:
     """Serve vLLM's API without a GPU; answers are words, and take as long as the latency model says."""
@@ -48,12 +56,46 @@ def emulate(
     from hexopt.cli import console
     from hexopt.emulation.fleet import Fleet, Settings
 
+    if cluster_out is not None:
+        console.check_writable("--cluster-out", cluster_out)
+
     with console.err.status("Starting (the first run compiles the simulator)"):
         settings = Settings(speed_up, scheduling_policy == "priority", served_model_name, seed)
         servers = Fleet(fleet, settings, host, port)
     for name, url in zip(servers.names, servers.urls, strict=True):
         print(f"{url}  {name}", flush=True)
+    if cluster_out is not None:
+        with atomic_write(cluster_out) as stream:
+            stream.write(live_cluster(fleet, servers.urls, speed_up))
     servers.run()
+
+
+def live_cluster(fleet: Cluster, urls: Sequence[str], speed_up: float) -> str:
+    """The cluster as a TOML file for ``hexopt serve``: where its servers are, and as fast as they are emulated."""
+    lines = [f"name = {json.dumps(fleet.name)}"]
+    if fleet.latency:
+        lines.append(f"latency = {json.dumps(fleet.latency)}")
+    for instance, url in zip(fleet.instances, urls, strict=True):
+        cell = instance.cell.cell
+        row = {
+            "name": instance.name,
+            "url": url,
+            "gpu": cell.gpu,
+            "llm": cell.llm,
+            "tp": cell.tp,
+            "pp": cell.pp,
+            "max_num_seqs": instance.max_num_seqs,
+            "max_num_batched_tokens": instance.max_num_batched_tokens,
+            "block_size": instance.block_size,
+            "max_model_len": instance.max_model_len,
+            "kv_tokens": instance.kv_tokens,
+            "prefix_caching": instance.prefix_caching,
+            "price": instance.price,
+            "speed": instance.speed * speed_up,
+        }
+        # JSON's strings, numbers and booleans are TOML's.
+        lines += ["", "[[instance]]", *(f"{key} = {json.dumps(value)}" for key, value in row.items())]
+    return "\n".join(lines) + "\n"
 
 
 def _fleet(cluster: str | None, row: dict[str, Any], prefix_caching: bool) -> Cluster:
