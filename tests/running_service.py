@@ -111,7 +111,7 @@ class Setup:
         self.gateway = Running(self.app)
         self.url = self.gateway.url
         headers = {"authorization": f"Bearer {settings['api_key']}"} if settings.get("api_key") else {}
-        self.http = httpx.Client(base_url=self.url, timeout=20.0, headers=headers)
+        self.http = httpx.Client(base_url=self.url, timeout=200.0, headers=headers)
 
     @property
     def service(self) -> Any:

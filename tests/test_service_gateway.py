@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import threading
@@ -18,6 +17,7 @@ from command_line import spawn
 from running_service import Running, Setup, running, wait_until
 
 from hexopt.service.store import Store
+from hexopt.traces import read_trace
 
 pytestmark = pytest.mark.xdist_group("service")
 
@@ -362,7 +362,6 @@ def test_every_call_and_decision_is_written_down(tmp_path: Any) -> None:
     out = tmp_path / "out.jsonl"
     done = spawn("traces", "export", "--store", url, "--out", str(out))
     assert done.code == 0, done.err
-    rows = [json.loads(line) for line in out.read_text().splitlines()]
-    flows = [row for row in rows if "stages" in row]
-    assert [s["output_tokens"] for s in flows[0]["stages"]] == [5, 6]
-    assert flows[0]["stages"][1]["parents"] == ["a"]
+    (found,) = read_trace(out)
+    assert [s.output_tokens for s in found.stages] == [5, 6]
+    assert [len(s.parents) for s in found.stages] == [0, 1]

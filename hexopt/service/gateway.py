@@ -42,6 +42,8 @@ class _Interrupt:
     """Why a request's task was cancelled by the service itself."""
 
     reason: str = ""
+    relaying: bool = False
+    """Whether the call is with a server, so that there is something to interrupt."""
 
 
 class Gateway:
@@ -97,6 +99,7 @@ class Gateway:
                 call.instance >= 0
                 and self._dispatcher.servers_by_index[call.instance] is server
                 and math.isnan(call.first_token)
+                and interrupt.relaying
                 and not interrupt.reason
             ):
                 interrupt.reason = f"{server.name} is down: {server.reason}"
@@ -243,13 +246,17 @@ class Gateway:
         while True:
             await self._placed(call)
             server = dispatcher.servers_by_index[call.instance]
+            interrupt.relaying = True
             try:
                 done = await self._relay.run(call, server, path, headers, raw, send, dispatcher)
                 break
             except RelayFailed as failure:
-                self._server_failed(server, failure.reason, failure.at_once)
+                interrupt.relaying = False
+                if not failure.same_server:
+                    self._server_failed(server, failure.reason, failure.at_once)
                 failed = failure
             except asyncio.CancelledError:
+                interrupt.relaying = False
                 if not interrupt.reason or interrupt.reason == _CLIENT_GONE:
                     raise
                 task = asyncio.current_task()

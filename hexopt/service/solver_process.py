@@ -15,7 +15,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from hexopt.solvers import EpochProblem, Plan
@@ -61,7 +61,8 @@ def _serve(pipe: Any, solver: str) -> None:
         while True:
             task = pipe.recv()
             try:
-                answer: Any = solve(task.problem, solver=task.solver, time_limit=task.time_limit)
+                # Checked anew: what comes out of a pipe is writable, for which kernels would compile again.
+                answer: Any = solve(replace(task.problem), solver=task.solver, time_limit=task.time_limit)
             except Exception as error:
                 answer = f"{type(error).__name__}: {error}"
             pipe.send(answer)
