@@ -40,6 +40,7 @@ _MOVES = 300
 _OVERTIME = 1.1
 """A solver that takes longer than its limit by this factor is late."""
 _SOON = 1e-9
+_REHEARSALS = 20
 
 
 @dataclass
@@ -229,7 +230,12 @@ def warm_up(solver: str) -> None:
     )
     greedy(tiny)
     try:
-        solve(tiny, solver=solver, time_limit=0.1)
+        # Time spent on compiling is not spent on solving: what comes later may not have been reached.
+        for _ in range(_REHEARSALS):
+            started = time.perf_counter()
+            solve(tiny, solver=solver, time_limit=0.1)
+            if time.perf_counter() - started < 0.2:
+                break
     except MissingExtraError:
         raise
     except Exception:
