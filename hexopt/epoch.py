@@ -3,7 +3,8 @@
 Service and imposed delay are greedy urgency's predictions (:func:`hexopt.policies.greedy_urgency.predict`), so that the
 solver and the rule between its solves judge alike. A stage's weight is its workflow's times its urgency. What the held
 stages would mean for *each other* on one instance stands in the congestion term: two of them together cost about as
-much as each imposes on the other, which a convex quadratic of the instance's new load approximates in pieces.
+much as each imposes on the other, which a convex quadratic of the instance's new load approximates in pieces. With a
+lookahead, the expected successors of running calls (:mod:`hexopt.expected`) stand behind the held stages.
 """
 
 # mypy: ignore-errors
@@ -16,12 +17,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from hexopt.expected import expected_stages, no_stages
 from hexopt.models.kernel import kernel
 from hexopt.models.roofline import step_seconds
 from hexopt.models.tails import tail_quantile
 from hexopt.objective import Objective
-from hexopt.policies.greedy_urgency import appraise, predict, tokens_left
-from hexopt.policies.knowledge import Knowledge, alone_seconds, believe
+from hexopt.policies.greedy_urgency import appraise, decoded_beside, predict, tokens_left
+from hexopt.policies.knowledge import Knowledge, believe
 from hexopt.simulation.state import NONE, Simulation
 from hexopt.solvers import EpochProblem
 
@@ -38,11 +40,11 @@ class Epoch:
     Parameters
     ----------
     problem
-        Stage k of it is ``stages[k]`` of the board; instances are the board's.
+        Stage k of it is ``stages[k]`` of the board, those behind are expected ones; instances are the board's.
     stages
         Stage indices, shape (n,).
     new
-        Prompt tokens that each would have to compute on each instance, shape (n, m).
+        Prompt tokens that each, expected ones included, would have to compute on each instance.
     """
 
     problem: EpochProblem
@@ -63,13 +65,23 @@ class EpochBuilder:
         Due dates are tightened by the tail that this share of workflows stays within; 0: by the expected tail.
     congestion
         Whether the held stages' effect on each other counts.
+    lookahead
+        Seconds within which a running call must end for its expected successors to be in the problem; 0: none are.
     """
 
-    def __init__(self, objective: Objective, price: NDArray[np.float64], tail_share: float, congestion: bool) -> None:
+    def __init__(
+        self,
+        objective: Objective,
+        price: NDArray[np.float64],
+        tail_share: float,
+        congestion: bool,
+        lookahead: float = 0.0,
+    ) -> None:
         self.objective = objective
         self._price = price
         self._tail_share = tail_share
         self._congestion = congestion
+        self._lookahead = lookahead
 
     def build(self, board: Simulation, know: Knowledge, now: float, held: Sequence[int], queued: Any) -> Epoch:
         """The problem of the ``held`` stages at ``now``.
@@ -84,34 +96,46 @@ class EpochBuilder:
         finish, imposed, new, work = (np.zeros((n, m)) for _ in range(4))
         _appraise_all(board, know, stages, now, self._tail_share)
         _predict_all(board, know, stages, now, finish, imposed, new, work)
+        instance = board.instance
+        busy = np.flatnonzero(instance["running"] + instance["waiting"] > 0)
+        calls = int((instance["running"] + instance["waiting"]).sum())
+        who, where = np.zeros(calls, dtype=np.int64), np.zeros(calls, dtype=np.int64)
+        until, kv = np.zeros(calls), np.zeros(calls)
+        _running_calls(board, know, busy, who, where, until, kv)
+        soft = no_stages(m)
+        if self._lookahead > 0.0:
+            soft = expected_stages(board, know, now, who, until, self._lookahead, self._tail_share)
+        s = soft.stage.shape[0]
         rows = board.stage[stages]
         workflows, workflow = np.unique(rows["workflow"], return_inverse=True)
         flows = board.workflow[workflows]
         urgency = np.zeros(len(workflows))
         np.maximum.at(urgency, workflow, rows["urgency"])
-        knots, slopes = self._quadratic(work, rows["urgency"])
-        instance = board.instance
-        busy = np.flatnonzero(instance["running"] + instance["waiting"] > 0)
-        calls = int((instance["running"] + instance["waiting"]).sum())
-        where, until, kv = np.zeros(calls, dtype=np.int64), np.zeros(calls), np.zeros(calls)
-        _running_calls(board, know, busy, where, until, kv)
-        tenants, tenant = np.unique(flows["tenant"], return_inverse=True)
+        # Soft stages that come together share a workflow of their own: it counts only as far as they are likely.
+        one = np.unique(soft.group, return_index=True)[1]
+        theirs = board.workflow[soft.stage["workflow"][one]]
+        weight = [flows["weight"] * urgency, theirs["weight"] * soft.stage["urgency"][one] * soft.probability[one]]
+        every = np.concatenate([rows, soft.stage])
+        load = np.concatenate([work, soft.work])
+        knots, slopes = self._quadratic(load, np.append(rows["urgency"], soft.stage["urgency"] * soft.probability))
+        tenants, tenant = np.unique(np.append(flows["tenant"], theirs["tenant"]), return_inverse=True)
         problem = EpochProblem(
-            service=np.maximum(finish, _LEAST_SECONDS),
-            tail=rows["tail"],
-            workflow=workflow,
-            due=flows["deadline"] - now,
-            weight=flows["weight"] * urgency,
+            service=np.maximum(np.concatenate([finish, soft.service]), _LEAST_SECONDS),
+            release=np.append(np.zeros(n), soft.release),
+            tail=every["tail"],
+            workflow=np.append(workflow, len(workflows) + soft.group),
+            due=np.append(flows["deadline"], theirs["deadline"]) - now,
+            weight=np.concatenate(weight),
             seats=instance["max_seqs"],
             kv_capacity=instance["blocks"].astype(float) * instance["block_size"],
-            kv=rows["prompt"] + rows["expected_output"],
+            kv=every["prompt"] + every["expected_output"],
             busy_instance=where,
             busy_until=until,
             busy_kv=kv,
-            queued=queued,
-            move_cost=np.full(n, self._move_cost(finish)),
-            imposed=imposed,
-            load=work,
+            queued=np.append(queued, np.full(s, NONE)),
+            move_cost=np.append(np.full(n, self._move_cost(finish)), np.zeros(s)),
+            imposed=np.concatenate([imposed, soft.imposed]),
+            load=load,
             knots=knots,
             slopes=slopes,
             price=self._price,
@@ -119,7 +143,7 @@ class EpochBuilder:
             share=np.ones(len(tenants)),
             weights=self.objective.weights,
         )
-        return Epoch(problem, stages, new)
+        return Epoch(problem, stages, np.concatenate([new, soft.new]))
 
     def _move_cost(self, finish: NDArray[np.float64]) -> float:
         """A twentieth of the typical service: enough that a plan does not flap, too little to keep a bad place."""
@@ -173,22 +197,12 @@ def _predict_all(sim, know, stages, now, finish, imposed, new, work):
             finish[k, i] = seconds - memory
             imposed[k, i] = others
             new[k, i] = fresh
-            work[k, i] = _decoded_beside(know.coef[i], stage, fresh, sim.instance[i].max_batched)
+            work[k, i] = decoded_beside(know.coef[i], stage, fresh, sim.instance[i].max_batched)
 
 
 @kernel
-def _decoded_beside(coef, stage, new, budget):
-    """Seconds by which the call lengthens the steps of one decoding beside it from start to end."""
-    output = max(stage.expected_output, 1.0)
-    context = stage.prompt + output / 2.0
-    one = step_seconds(coef, 0.0, 0.0, 0.0, 0.0, 1.0, context)
-    two = step_seconds(coef, 0.0, 0.0, 0.0, 0.0, 2.0, 2.0 * context)
-    return alone_seconds(coef, new, 0.0, 1.0, budget) + (output - 1.0) * max(two - one, 0.0)
-
-
-@kernel
-def _running_calls(sim, know, busy, where, until, kv):
-    """Write the calls on the instances: where, when they end in today's company, what they hold then."""
+def _running_calls(sim, know, busy, who, where, until, kv):
+    """Write the calls on the instances: who, where, when they end in today's company, what they hold then."""
     k = 0
     for i in busy:
         inst = sim.instance[i]
@@ -205,6 +219,7 @@ def _running_calls(sim, know, busy, where, until, kv):
         while other != NONE:
             there = sim.stage[other]
             left = tokens_left(there)
+            who[k] = other
             where[k] = i
             until[k] = left * step
             kv[k] = there.prompt + there.generated + left

@@ -18,15 +18,14 @@ from functools import cache
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from hexopt.epoch import Epoch, EpochBuilder
-from hexopt.models.kernel import kernel
 from hexopt.objective import make_objective
 from hexopt.policies import compiled
 from hexopt.policies.knowledge import Knowledge
 from hexopt.policies.policy import Fleet
 from hexopt.policies.rolling_horizon import RollingHorizon
+from hexopt.room import Room
 from hexopt.simulation.loop import dispatch
 from hexopt.simulation.state import NONE, Simulation
 from hexopt.solvers import HELD, EpochProblem, Plan, anneal, greedy, solve
@@ -49,6 +48,8 @@ class SolveTally:
 
     solves: int = 0
     stages: int = 0
+    expected: int = 0
+    """Expected successors in the problems, beside the stages."""
     seconds: list[float] = field(default_factory=list)
     """Of each solve."""
     failed: int = 0
@@ -92,11 +93,16 @@ class Scheduler:
         self._dispatch = send
         self.tally = SolveTally()
         self._builder = EpochBuilder(
-            make_objective(settings.objective), fleet.price / 3600.0, settings.tail_share, settings.congestion
+            make_objective(settings.objective),
+            fleet.price / 3600.0,
+            settings.tail_share,
+            settings.congestion,
+            settings.lookahead,
         )
         self._held: list[int] = []
         self._place: dict[int, int] = {}
         self._rank: dict[int, int] = {}
+        self._room_for: list[tuple[int, int, float]] = []
         self._pending: Pending | None = None
         self._last = -math.inf
         self._warm_up()
@@ -174,7 +180,8 @@ class Scheduler:
             plan = greedy(problem)
         seconds = time.perf_counter() - started
         self.tally.solves += 1
-        self.tally.stages += problem.stages
+        self.tally.stages += epoch.stages.shape[0]
+        self.tally.expected += problem.stages - epoch.stages.shape[0]
         self.tally.seconds.append(seconds)
         self.tally.late += seconds > _OVERTIME * settings.time_limit
         return plan, seconds
@@ -184,7 +191,13 @@ class Scheduler:
         epoch, plan = self._pending.epoch, self._pending.plan
         self._pending = None
         waiting = set(self._held)
+        self._room_for = []
         for rank, k in enumerate(plan.order.tolist()):
+            if k >= epoch.stages.shape[0]:
+                # Only expected: those behind it leave room for it until the next plan, which expects anew.
+                if plan.instance[k] != HELD:
+                    self._room_for.append((rank, int(plan.instance[k]), float(epoch.new[k, plan.instance[k]])))
+                continue
             r, i = int(epoch.stages[k]), int(plan.instance[k])
             if r not in waiting:
                 continue
@@ -200,20 +213,12 @@ class Scheduler:
         placed = sorted((r for r in self._held if r in self._place), key=lambda r: self._rank[r])
         if not placed:
             return
-        seats, blocks = room(board) if self.settings.late_binding else (None, None)
+        room = Room(board, self._room_for) if self.settings.late_binding else None
         sent = set()
         for r in placed:
             i = self._place[r]
-            if seats is not None:
-                stage = board.stage[r]
-                needed = -(-int(stage["expected_new"]) // int(board.instance["block_size"][i])) + 1
-                idle = board.instance["running"][i] + board.instance["waiting"][i] == 0
-                if not idle and (seats[i] < 1 or blocks[i] < needed):
-                    # Nothing passes it: a smaller one behind would keep it waiting for ever.
-                    seats[i] = 0
-                    continue
-                seats[i] -= 1
-                blocks[i] -= needed
+            if room is not None and not room.take(i, self._rank[r], float(board.stage["expected_new"][r])):
+                continue
             self._dispatch(board, r, i)
             sent.add(r)
         for r in sent:
@@ -285,27 +290,3 @@ def epoch_at(
     except _Seen as seen:
         return seen.found
     return None
-
-
-def room(board: Simulation) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Seats and blocks of each instance that are free once its waiting calls are admitted, both shape (m,)."""
-    instance: Any = board.instance
-    seats = (instance["max_seqs"] - instance["running"] - instance["waiting"]).astype(np.int64)
-    blocks = instance["free"].astype(np.int64)
-    _less_waiting(board, blocks)
-    return seats, blocks
-
-
-@kernel
-def _less_waiting(sim, blocks):
-    """Subtract what the calls that wait at each instance will take."""
-    for i in range(blocks.shape[0]):
-        inst = sim.instance[i]
-        if inst.waiting == 0:
-            continue
-        other = inst.first_here
-        while other != NONE:
-            there = sim.stage[other]
-            if there.held == 0:
-                blocks[i] -= int(there.expected_new) // inst.block_size + 1
-            other = there.next_here

@@ -2,8 +2,8 @@
 
 :func:`latency` gives a cell's coefficients and KV capacity; :mod:`hexopt.models.roofline` turns them into seconds.
 :mod:`hexopt.models.lengths` and :mod:`hexopt.models.tails` predict what a call will be before it ends,
-:mod:`hexopt.models.online` corrects step times by what instances show. Profiles are sampled and frozen by
-:mod:`hexopt.models.profiling`, learned by :mod:`hexopt.models.training`.
+:mod:`hexopt.models.successors` what follows it; :mod:`hexopt.models.online` corrects step times by what instances show.
+Profiles are sampled and frozen by :mod:`hexopt.models.profiling`, learned by :mod:`hexopt.models.training`.
 """
 
 from hexopt.models.catalogue import GPUS, LLMS, Gpu, Llm

@@ -69,12 +69,19 @@ def predict(sim, know, i, r, now):
     """
     stage = sim.stage[r]
     inst = sim.instance[i]
-    coef = know.coef[i]
-    block = inst.block_size
     cached = 0
     if inst.prefix_caching == 1 and know.weights[AFFINITY] == 1.0:
-        found, _ = found_blocks(sim, i, stage.leaf, (stage.prompt - 1) // block)
-        cached = found * block
+        found, _ = found_blocks(sim, i, stage.leaf, (stage.prompt - 1) // inst.block_size)
+        cached = found * inst.block_size
+    return predict_cached(sim, know, i, stage, cached)
+
+
+@kernel
+def predict_cached(sim, know, i, stage, cached):
+    """As :func:`predict`, for the call in the record ``stage``, of whose prompt ``cached`` tokens are in the cache."""
+    inst = sim.instance[i]
+    coef = know.coef[i]
+    block = inst.block_size
     new = float(stage.prompt - cached)
     output = max(stage.expected_output, 1.0)
 
@@ -135,9 +142,24 @@ def predict(sim, know, i, r, now):
 
 
 @kernel
+def decoded_beside(coef, stage, new, budget):
+    """Seconds by which the call lengthens the steps of one decoding beside it from start to end."""
+    output = max(stage.expected_output, 1.0)
+    context = stage.prompt + output / 2.0
+    one = step_seconds(coef, 0.0, 0.0, 0.0, 0.0, 1.0, context)
+    two = step_seconds(coef, 0.0, 0.0, 0.0, 0.0, 2.0, 2.0 * context)
+    return alone_seconds(coef, new, 0.0, 1.0, budget) + (output - 1.0) * max(two - one, 0.0)
+
+
+@kernel
 def appraise(sim, know, r, now, tail):
     """Write the slack that orders stage ``r`` in queues, and its urgency, if ``tail`` seconds follow it."""
-    stage = sim.stage[r]
+    appraise_call(sim, know, sim.stage[r], now, tail)
+
+
+@kernel
+def appraise_call(sim, know, stage, now, tail):
+    """As :func:`appraise`, for the call in the record ``stage``."""
     deadline = sim.workflow[stage.workflow].deadline
     service = alone_seconds(know.mean_coef, stage.prompt, 0, stage.expected_output, sim.instance[0].max_batched)
     stage.priority = deadline - service - tail

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from hexopt.models.kernel import kernel
 from hexopt.models.lengths import expected_output, observe_output
 from hexopt.models.roofline import decode_run_seconds, step_seconds
+from hexopt.models.successors import Successors
 from hexopt.models.tails import expected_tail, observe_tail
 from hexopt.models.tallies import Tally
 
@@ -28,6 +29,8 @@ class Knowledge(NamedTuple):
     """Service rate of each instance relative to the mean one on the training calls, shape (m,)."""
     lengths: Tally
     tails: Tally
+    successors: Successors
+    """What follows a call; learned before the run, not in it."""
     weights: NDArray[np.float64]
     """The policy's parameters."""
     memory: NDArray[np.float64]

@@ -3,12 +3,13 @@
 # mypy: ignore-errors
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from hexopt.models.successors import Successors, no_successors
 from hexopt.models.tallies import Tally
 from hexopt.policies import compiled
 from hexopt.policies.knowledge import Knowledge, alone_seconds
@@ -28,6 +29,8 @@ class Training:
         Predictors to start from; each run works on its own copy.
     prompt, output, calls
         Mean prompt tokens, mean output tokens, mean number of calls a workflow, each shape (kinds,).
+    successors
+        What follows a call.
     """
 
     kinds: tuple[str, ...]
@@ -36,6 +39,7 @@ class Training:
     prompt: NDArray[np.float64]
     output: NDArray[np.float64]
     calls: NDArray[np.float64]
+    successors: Successors = field(default_factory=no_successors)
 
 
 @dataclass(frozen=True)
@@ -115,6 +119,7 @@ class Policy:
             speed=speed / speed.mean(),
             lengths=_copied(training.lengths),
             tails=_copied(training.tails),
+            successors=training.successors,
             weights=self.weights(training),
             memory=self.memory(fleet),
             table=self.table(fleet, training),

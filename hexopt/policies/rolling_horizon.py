@@ -38,6 +38,9 @@ class RollingHorizon(Policy):
         Whether the epoch problem knows that its stages will delay each other.
     tail_share
         Due dates are tightened by the tail that this share of workflows stays within; 0: by the expected tail.
+    lookahead
+        Seconds within which a running call must be predicted to end for room to be left for its expected successors;
+        0: only ready stages are planned.
     freeze
         Whether solving takes no simulated time and search is limited by moves, so that runs repeat bit for bit.
     solve_seconds
@@ -53,6 +56,7 @@ class RollingHorizon(Policy):
     reassign: bool = True
     congestion: bool = True
     tail_share: float = 0.0
+    lookahead: float = 0.0
     freeze: bool = False
     solve_seconds: float = 0.0
 
@@ -69,7 +73,7 @@ class RollingHorizon(Policy):
         for name in ("epoch", "time_limit"):
             if not (0.0 < getattr(self, name) < math.inf):
                 raise PolicyError(f"{name} is {getattr(self, name)}, expected more than 0 seconds")
-        for name in ("floor", "solve_seconds"):
+        for name in ("floor", "solve_seconds", "lookahead"):
             if not (0.0 <= getattr(self, name) < math.inf):
                 raise PolicyError(f"{name} is {getattr(self, name)}, expected at least 0 seconds")
         if not 0.0 <= self.tail_share < 1.0:

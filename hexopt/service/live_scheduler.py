@@ -14,7 +14,8 @@ import numpy as np
 from hexopt.epoch import Epoch
 from hexopt.policies.policy import Fleet
 from hexopt.policies.rolling_horizon import RollingHorizon
-from hexopt.scheduler import Pending, Scheduler, room
+from hexopt.room import Room
+from hexopt.scheduler import Pending, Scheduler
 from hexopt.service.solver_process import SolverProcess, Task
 from hexopt.simulation.state import NONE
 from hexopt.solvers import Plan, greedy
@@ -73,7 +74,7 @@ class LiveScheduler(Scheduler):
         """Build the problem of some stages and insert them; nothing comes of it."""
         epoch = self._builder.build(board, know, now, rows, [NONE] * len(rows))
         greedy(epoch.problem)
-        room(board)
+        Room(board, [])
 
     def forget(self, r: int) -> None:
         """Stage ``r`` is wanted no longer; its number may become another's."""
@@ -91,6 +92,7 @@ class LiveScheduler(Scheduler):
         self._place.clear()
         self._rank.clear()
         self.planned.clear()
+        self._room_for = []
         self._pending = None
         return held
 
@@ -98,6 +100,7 @@ class LiveScheduler(Scheduler):
         """An instance has come or gone: what waits is placed anew."""
         self._place.clear()
         self._rank.clear()
+        self._room_for = []
         self._last = -math.inf
 
     def _warm_up(self) -> None:

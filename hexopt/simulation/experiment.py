@@ -12,13 +12,14 @@ from numpy.typing import NDArray
 from hexopt.cluster import Cluster
 from hexopt.models.kernel import kernel
 from hexopt.models.lengths import fit_lengths
+from hexopt.models.successors import Successors, fit_successors
 from hexopt.models.tails import fit_tails
 from hexopt.policies.knowledge import alone_seconds
 from hexopt.policies.policy import EarliestDeadline, Policy, Training
 from hexopt.simulation.simulator import Run, fleet_of, longest_context, simulate
 from hexopt.simulation.workload import Workload
 from hexopt.traces.arrivals import poisson
-from hexopt.traces.workflow import Workflow
+from hexopt.traces.workflow import Prefix, Stage, Workflow
 
 
 @kernel
@@ -99,7 +100,47 @@ def train(workflows: Sequence[Workflow], kinds: tuple[str, ...], cluster: Cluste
         prompt=mean_of("prompt"),
         output=mean_of("output"),
         calls=counts / len(workload),
+        successors=_successors(workload, len(kinds), kind),
     )
+
+
+def _successors(workload: Workload, kinds: int, kind: NDArray[np.int64]) -> Successors:
+    """What follows the calls of ``workload``, whose kinds are ``kind``."""
+    parents, children, traits = [], [], []
+    occurrence = workload.template_stages()["occurrence"]
+    for first, workflow in zip(workload.first_stage.tolist(), workload.workflows, strict=True):
+        position = {s.id: k for k, s in enumerate(workflow.stages)}
+        for k, child in enumerate(workflow.stages):
+            for p in sorted({position[name] for name in child.parents}):
+                shared = _template_tokens(child)
+                kept = max(shared, _common_tokens(workflow.stages[p], child))
+                parents.append(first + p)
+                children.append(first + k)
+                traits.append((child.tool_delay, child.prompt_tokens, shared, kept, occurrence[first + k]))
+    return fit_successors(kinds, kind, occurrence, parents, children, np.array(traits, dtype=np.float64))
+
+
+def _template_tokens(stage: Stage) -> int:
+    """Leading prompt tokens that calls of other workflows have too."""
+    tokens = 0
+    for prefix in stage.prefixes:
+        if prefix.local:
+            break
+        tokens += prefix.tokens
+    return tokens
+
+
+def _common_tokens(parent: Stage, child: Stage) -> int:
+    """Leading prompt tokens of ``child`` that ``parent``'s prompt and output hold."""
+    said = () if parent.output_segment is None else (Prefix(parent.output_segment, parent.output_tokens, True),)
+    tokens = 0
+    for here, there in zip((*parent.prefixes, *said), child.prefixes, strict=False):
+        if here.segment != there.segment:
+            break
+        tokens += min(here.tokens, there.tokens)
+        if here.tokens != there.tokens:
+            break
+    return tokens
 
 
 def that_fit(workflows: Sequence[Workflow], cluster: Cluster) -> list[Workflow]:
