@@ -168,7 +168,8 @@ class Scheduler:
                 # Insertion tries every instance: nothing is better.
                 plan = greedy(problem)
             elif settings.freeze and settings.solver == "annealing":
-                plan = anneal(problem, time_limit=None, moves=_MOVES * problem.stages)
+                # Expected stages only make room: they need no search of their own.
+                plan = anneal(problem, time_limit=None, moves=_MOVES * epoch.stages.shape[0])
             else:
                 plan = solve(problem, solver=settings.solver, time_limit=settings.time_limit)
             sequences(problem, plan.instance, plan.order)
