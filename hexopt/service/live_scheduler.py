@@ -114,7 +114,7 @@ class LiveScheduler(Scheduler):
             self._process.submit(Task(problem, self.settings.solver, limit), self._solved)
             return pending
         plan = greedy(problem)
-        self._count(problem.stages, plan.seconds)
+        self._count(epoch, plan.seconds)
         return Pending(now, epoch, plan)
 
     def _solved(self, plan: Plan | None, seconds: float) -> None:
@@ -130,13 +130,15 @@ class LiveScheduler(Scheduler):
             _log.info("greedy insertion plans %d stages: %s", problem.stages, error)
             self.tally.failed += 1
             plan = greedy(problem)
-        self._count(problem.stages, seconds)
+        self._count(pending.epoch, seconds)
         self._pending = replace(pending, when=-math.inf, plan=plan)
         self._stir()
 
-    def _count(self, stages: int, seconds: float) -> None:
+    def _count(self, epoch: Epoch, seconds: float) -> None:
+        held = epoch.stages.shape[0]
         self.tally.solves += 1
-        self.tally.stages += stages
+        self.tally.stages += held
+        self.tally.expected += epoch.problem.stages - held
         self.tally.seconds.append(seconds)
         # A service runs for months.
         del self.tally.seconds[:-1000]
