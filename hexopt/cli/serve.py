@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import signal
 from types import FrameType
 from typing import Annotated
 
@@ -97,6 +98,9 @@ def serve(
             application.service.drain_all()
             super().handle_exit(sig, frame)
 
+    # uvicorn raises the signal that ended it once more when all is done: to have ended well is no failure.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: None)
     Process(config).run()
 
 
