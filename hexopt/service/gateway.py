@@ -146,6 +146,8 @@ class Gateway:
         if call.row >= 0:
             self._dispatcher.give_up(call)
         if not call.context.route_only:
+            # A call that was turned away was its workflow's only one, if it named none.
+            call.workflow.final |= call.workflow.own
             self._workflows.settle(call.workflow)
             self._finished(call, status, 0, 0)
 
@@ -230,7 +232,8 @@ class Gateway:
             receipt.route_only = True
             await _answer(send, 200, orjson.dumps(receipt.as_dict()), [])
         finally:
-            if call.workflow.own:
+            if call.workflow.arrival == call.ready:
+                # The question began it; its time shall not run.
                 self._workflows.end(call.workflow, "dry run")
 
     async def _serve(

@@ -74,7 +74,8 @@ class Service:
 
     async def start(self) -> None:
         """Begin: solver, client, health checks."""
-        connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=60.0, ttl_dns_cache=300)
+        # Shorter than vLLM's own 5 s: nothing is sent into a connection that is being closed.
+        connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=4.0, ttl_dns_cache=300)
         self.session = aiohttp.ClientSession(
             connector=connector, auto_decompress=False, cookie_jar=aiohttp.DummyCookieJar()
         )
