@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
@@ -173,4 +174,8 @@ def test_predictions_follow_what_is_observed(setup: Setup) -> None:
 
 def test_the_documents_describe_the_api(setup: Setup) -> None:
     paths = setup.http.get("/openapi.json").json()["paths"]
+    page = setup.http.get("/docs").text
+    for link in re.findall(r'(?:src|href)="([^"]+)"', page):
+        assert link == "data:," or setup.http.get(link).status_code == 200, link
+    assert setup.http.get("/docs/../../etc/passwd").status_code == 404
     assert {"/v1/solve", "/v1/predict", "/v1/workflows", "/v1/instances", "/v1/decisions/{name}"} <= set(paths)

@@ -14,6 +14,7 @@ from starlette.exceptions import HTTPException
 from hexopt.policies.policy import Policy
 from hexopt.service.api import probes, router
 from hexopt.service.dashboard import pages
+from hexopt.service.documents import documents
 from hexopt.service.fleet import Server
 from hexopt.service.gateway import PATHS, Receive, Scope, Send
 from hexopt.service.service import Service
@@ -61,12 +62,13 @@ def _api(service: Service) -> FastAPI:
             app.state.solving.close()
             await service.stop()
 
-    # The documents' own pages would load scripts from elsewhere.
+    # FastAPI's own pages of the documents would load scripts from elsewhere.
     app = FastAPI(title="HexOpt", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None)
     app.state.service = service
     app.state.solving = Solving()
     app.include_router(probes)
     app.include_router(router)
+    app.include_router(documents)
     app.include_router(pages)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(ValueError, _wrong)
