@@ -1,6 +1,7 @@
 """A model server of a few lines for the gateway's tests: says what it was asked, and fails on demand.
 
-``python tests/mock_server.py PORT`` starts it; ``POST /mock {"fault": ..., "delay": ...}`` changes how it behaves.
+``python tests/mock_server.py PORT [LOG]`` starts it; ``POST /mock {"fault": ..., "delay": ...}`` changes how it
+behaves. The log gets the ``x-request-id`` of every call that was answered to its end, also of a server that is killed later.
 """
 
 from __future__ import annotations
@@ -8,14 +9,16 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
+from pathlib import Path
 from typing import Any
 
 
 class MockServer:
     """An ASGI application that answers like vLLM, each token a word."""
 
-    def __init__(self, name: str = "m") -> None:
+    def __init__(self, name: str = "m", log: str = "") -> None:
         self.name = name
+        self.log = Path(log) if log else None
         self.fault = ""
         self.delay = 0.0
         self.seen: list[dict[str, Any]] = []
@@ -47,17 +50,21 @@ class MockServer:
             self.delay = table.get("delay", self.delay)
             await _json(send, 200, {"seen": self.seen, "aborted": self.aborted, "finished": self.finished})
             return
+        headers = {k.decode(): v.decode("latin-1") for k, v in scope["headers"]}
+        name = headers.get("x-request-id", "x")
         if self.keep:
-            headers = {k.decode(): v.decode("latin-1") for k, v in scope["headers"]}
             self.seen.append({"path": path, "body": table, "headers": headers})
         self.running += 1
-        answer = asyncio.create_task(self._answer(table, send))
+        answer = asyncio.create_task(self._answer(table, send, name))
         gone = asyncio.create_task(_disconnect(receive))
         try:
             await asyncio.wait((answer, gone), return_when=asyncio.FIRST_COMPLETED)
             if answer.done():
-                answer.result()
-                self.finished += 1
+                if answer.result():
+                    self.finished += 1
+                    if self.log is not None:
+                        with self.log.open("a") as log:
+                            log.write(name + "\n")
             else:
                 self.aborted += 1
         finally:
@@ -80,25 +87,26 @@ class MockServer:
         else:
             await _json(send, 404, {})
 
-    async def _answer(self, table: dict[str, Any], send: Any) -> None:
+    async def _answer(self, table: dict[str, Any], send: Any, name: str) -> bool:
+        """Answer; whether it was with what was asked for."""
         if self.fault == "hang":
             await asyncio.sleep(3600)
         if self.fault == "500":
             await _json(send, 500, {"error": {"message": "out of order"}})
-            return
+            return False
         if self.fault == "no priority" and table.get("priority"):
             await _json(send, 400, {"error": {"message": "Priority scheduling is not enabled"}})
-            return
+            return False
         if table.get("model") not in (self.name, None):
             await _json(send, 404, {"error": {"message": f"The model {table['model']!r} does not exist"}})
-            return
+            return False
         tokens = int(table.get("max_tokens") or table.get("max_completion_tokens") or 4)
         chat = "messages" in table
         prompt = len(json.dumps(table.get("messages") or table.get("prompt"))) // 4
         usage = {"prompt_tokens": prompt, "completion_tokens": tokens, "total_tokens": prompt + tokens}
         usage["prompt_tokens_details"] = {"cached_tokens": 0}  # type: ignore[assignment]
         kind = "chat.completion" if chat else "text_completion"
-        base = {"id": "x", "object": kind, "created": 1, "model": self.name}
+        base = {"id": name, "object": kind, "created": 1, "model": self.name}
         if not table.get("stream"):
             if self.delay:
                 await asyncio.sleep(self.delay)
@@ -106,7 +114,7 @@ class MockServer:
             choice: dict[str, Any] = {"index": 0, "finish_reason": "length"}
             choice |= {"message": {"role": "assistant", "content": text}} if chat else {"text": text}
             await _json(send, 200, base | {"choices": [choice], "usage": usage})
-            return
+            return True
         headers = [(b"content-type", b"text/event-stream; charset=utf-8")]
         if self.fault == "silent stream":
             await asyncio.sleep(3600)
@@ -124,6 +132,7 @@ class MockServer:
             row = json.dumps(base | {"choices": [], "usage": usage}, separators=(",", ":"))
             await send({"type": "http.response.body", "body": f"data: {row}\n\n".encode(), "more_body": True})
         await send({"type": "http.response.body", "body": b"data: [DONE]\n\n"})
+        return True
 
 
 async def _disconnect(receive: Any) -> None:
@@ -144,4 +153,6 @@ async def _send(send: Any, status: int, body: bytes, kind: bytes) -> None:
 if __name__ == "__main__":
     import uvicorn
 
-    uvicorn.run(MockServer(), host="127.0.0.1", port=int(sys.argv[1]), log_level="critical", access_log=False)
+    server = MockServer(log=sys.argv[2] if len(sys.argv) > 2 else "")
+    server.keep = not server.log
+    uvicorn.run(server, host="127.0.0.1", port=int(sys.argv[1]), log_level="critical", access_log=False)

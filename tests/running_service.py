@@ -85,15 +85,21 @@ class Setup:
         Of the service.
     rows
         Fields of each instance's row in the cluster file.
+    mock
+        Makes a mock server.
     settings
         Of the service.
     """
 
     def __init__(
-        self, policy: str = "rolling-horizon", rows: list[dict[str, Any]] | None = None, **settings: Any
+        self,
+        policy: str = "rolling-horizon",
+        rows: list[dict[str, Any]] | None = None,
+        mock: Callable[[], MockServer] = MockServer,
+        **settings: Any,
     ) -> None:
         rows = rows or [{"gpu": "a100", "name": "fast"}, {"gpu": "l40s", "name": "slow"}]
-        self.mocks = [MockServer() for _ in rows]
+        self.mocks = [mock() for _ in rows]
         self.servers = [Running(mock) for mock in self.mocks]
         shadow = settings.pop("shadow", None)
         settings = {"store": "", "health_every": 0.1, "health_patience": 3.0, **settings}

@@ -22,6 +22,7 @@ from hexopt.service.schemas import (
     ObjectiveRequest,
     PolicyRequest,
     PredictRequest,
+    Problem,
     SolveRequest,
     WorkflowRequest,
 )
@@ -41,8 +42,14 @@ async def _authorized(request: Request) -> None:
         raise HTTPException(401, "missing or wrong API key", {"www-authenticate": "Bearer"})
 
 
+_PROBLEM: dict[int | str, dict[str, Any]] = {
+    "4XX": {
+        "description": "What is wrong, and what was expected",
+        "content": {"application/problem+json": {"schema": Problem.model_json_schema()}},
+    }
+}
 probes = APIRouter(tags=["health"])
-router = APIRouter(dependencies=[Depends(_authorized)])
+router = APIRouter(dependencies=[Depends(_authorized)], responses=_PROBLEM)
 
 
 @probes.get("/healthz")
@@ -51,7 +58,7 @@ async def healthz() -> dict[str, str]:
     return {"status": "ok"}
 
 
-@probes.get("/readyz")
+@probes.get("/readyz", responses={503: {"description": "They cannot"}})
 async def readyz(request: Request, response: Response) -> dict[str, Any]:
     """Calls can be served: some instance is up, and the service is not shutting down."""
     service = _service(request)

@@ -135,7 +135,15 @@ class Gateway:
                 self._end(call, "aborted")
             if interrupt.reason != _CLIENT_GONE:
                 # The process ends and has waited long enough.
-                await _answer_end(send, call)
+                ended = ServiceError(503, "the service is shutting down", "server_error", 1)
+                await _answer_end(send, call, ended)
+        except Exception:
+            # A fault of ours: the client gets an answer all the same, and nothing stays on the board.
+            _log.exception("call %s failed inside the service", call.id if call is not None else "without a name")
+            self._telemetry.refused(500)
+            if call is not None:
+                self._end(call, "error")
+            await _answer_end(send, call, ServiceError(500, "the service failed inside", "server_error"))
         finally:
             if watcher is not None:
                 watcher.cancel()
@@ -209,7 +217,7 @@ class Gateway:
             ready=now,
             placed=asyncio.get_running_loop().create_future(),
             stream=body.get("stream") is True,
-            model=str(body.get("model") or ""),
+            model=model if isinstance(model := body.get("model"), str) else "",
             path=scope["path"],
             traceparent=_header(scope["headers"], b"traceparent"),
         )
@@ -247,10 +255,10 @@ class Gateway:
     ) -> None:
         dispatcher = self._dispatcher
         while True:
-            await self._placed(call)
-            server = dispatcher.servers_by_index[call.instance]
             interrupt.relaying = True
             try:
+                await self._placed(call)
+                server = dispatcher.servers_by_index[call.instance]
                 done = await self._relay.run(call, server, path, headers, raw, send, dispatcher)
                 break
             except RelayFailed as failure:
@@ -265,6 +273,7 @@ class Gateway:
                 task = asyncio.current_task()
                 assert task is not None
                 task.uncancel()
+                server = dispatcher.servers_by_index[call.instance]
                 failed = RelayFailed(interrupt.reason)
                 interrupt.reason = ""
             if failed.answered:
@@ -273,8 +282,8 @@ class Gateway:
             if call.attempts > self._settings.retries:
                 if failed.response is not None:
                     self._telemetry.refused(failed.response[0])
-                    self._end(call, "error")
                     await _answer(send, *failed.response)
+                    self._end(call, "error")
                     return
                 raise ServiceError(502, f"{call.attempts} instances failed; the last: {failed.reason}", "server_error")
             self._telemetry.retried(server.name)
@@ -327,9 +336,8 @@ async def _answer(send: Send, status: int, body: bytes, headers: list[tuple[byte
     await send({"type": "http.response.body", "body": body})
 
 
-async def _answer_end(send: Send, call: Call | None) -> None:
-    """Tell a client whose call is cut off by the end of the process."""
-    error = ServiceError(503, "the service is shutting down", "server_error", 1)
+async def _answer_end(send: Send, call: Call | None, error: ServiceError) -> None:
+    """Tell a client whose call is cut off."""
     with contextlib.suppress(RuntimeError):  # what has begun otherwise cannot be answered any more
         if call is None or math.isnan(call.first_token):
             await _answer_error(send, error)

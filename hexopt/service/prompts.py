@@ -43,11 +43,14 @@ def prompt_of(body: Mapping[str, Any]) -> Prompt:
         prompt = prompt[0]
     if isinstance(prompt, list) and prompt and isinstance(prompt[0], int):
         whole = len(prompt) // CHUNK_TOKENS
-        keys = tuple(hash(tuple(prompt[k * CHUNK_TOKENS : (k + 1) * CHUNK_TOKENS])) for k in range(whole))
+        try:
+            keys = tuple(hash(tuple(prompt[k * CHUNK_TOKENS : (k + 1) * CHUNK_TOKENS])) for k in range(whole))
+        except TypeError:  # lists or objects among the ids
+            keys = ()
         return Prompt(len(prompt), keys, True)
     if isinstance(prompt, list):
         prompt = prompt[0] if prompt and isinstance(prompt[0], str) else ""
-    return _of_text(str(prompt).encode("utf-8", "surrogatepass"))
+    return _of_text(_text(prompt).encode("utf-8", "surrogatepass"))
 
 
 def _of_text(text: bytes) -> Prompt:
@@ -60,14 +63,14 @@ def _texts(body: Mapping[str, Any]) -> list[str]:
     # Chat templates put the tools before the messages.
     tools = body.get("tools")
     if tools:
-        found.append(str(tools))
+        found.append(_text(tools))
     messages = body.get("messages")
     if not isinstance(messages, Sequence) or isinstance(messages, str):
         return found
     for message in messages:
         if not isinstance(message, Mapping):
             continue
-        found.append(str(message.get("role", "")))
+        found.append(_text(message.get("role", "")))
         content = message.get("content")
         if isinstance(content, str):
             found.append(content)
@@ -76,8 +79,15 @@ def _texts(body: Mapping[str, Any]) -> list[str]:
                 part["text"] for part in content if isinstance(part, Mapping) and isinstance(part.get("text"), str)
             ]
         if message.get("tool_calls"):
-            found.append(str(message["tool_calls"]))
+            found.append(_text(message["tool_calls"]))
     return found
+
+
+def _text(value: Any) -> str:
+    try:
+        return str(value)
+    except RecursionError:  # nested deeper than Python prints, no prompt that a server takes
+        return ""
 
 
 @dataclass

@@ -87,3 +87,12 @@ class ObjectiveRequest(_Strict):
 
     preset: Annotated[str, Field(max_length=64)] = "deadline"
     weights: dict[str, float] = Field(default_factory=dict, max_length=32)
+
+
+class Problem(BaseModel):
+    """An error, as RFC 9457 has it."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
