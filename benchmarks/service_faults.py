@@ -3,9 +3,9 @@
     python benchmarks/service_faults.py [--seconds 8] [--clients 48]
 
 ``hexopt serve`` before three mock servers, each a process. Clients run workflows of four calls in a closed loop, half
-of them streamed, while one fault after another happens. The mocks log the id of every call that they answered to its end,
-the store has a row for every call that ended well. Exit code 1 unless every request got an answer of its own or a clear
-error, no id was answered twice upstream, and the store knows each answered id once.
+of them streamed, while one fault after another happens. The mocks log the id of every call that they answered to its
+end, the store has a row for every call that ended well. Exit code 1 unless every request got an answer of its own or a
+clear error, no id was answered twice upstream, and the store knows each answered id once.
 """
 
 from __future__ import annotations
@@ -289,7 +289,7 @@ PHASES = {
 }
 
 
-async def run(folder: Path, seconds: float, clients: int) -> int:
+async def run(folder: Path, seconds: float, clients: int, only: str) -> int:
     """Print the table; the exit code."""
     mocks = Mocks(folder, 3)
     store = folder / "store.db"
@@ -306,7 +306,7 @@ async def run(folder: Path, seconds: float, clients: int) -> int:
         await asyncio.to_thread(gateway.wait, 3)
         found = Clients(gateway.url)
         faults = Faults(mocks, gateway, found, store, seconds)
-        for phase, fault in PHASES.items():
+        for phase, fault in ((name, fault) for name, fault in PHASES.items() if only in name):
             await _until_well(gateway)
             found.phase, ended = phase, asyncio.Event()
             load = asyncio.create_task(found.run(clients, ended.is_set))
@@ -353,9 +353,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=8.0, help="that each fault lasts")
     parser.add_argument("--clients", type=int, default=48)
+    parser.add_argument("--only", default="", help="run the phases whose names hold this")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        sys.exit(asyncio.run(run(Path(folder), options.seconds, options.clients)))
+        sys.exit(asyncio.run(run(Path(folder), options.seconds, options.clients, options.only)))
 
 
 if __name__ == "__main__":

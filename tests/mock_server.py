@@ -1,7 +1,7 @@
 """A model server of a few lines for the gateway's tests: says what it was asked, and fails on demand.
 
 ``python tests/mock_server.py PORT [LOG]`` starts it; ``POST /mock {"fault": ..., "delay": ...}`` changes how it
-behaves. The log gets the ``x-request-id`` of every call that was answered to its end, also of a server that is killed later.
+behaves. The log gets the ``x-request-id`` of every call that was answered to its end, whatever becomes of the server.
 """
 
 from __future__ import annotations

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import logging
-import signal
-from types import FrameType
 from typing import Annotated
 
 import typer
@@ -45,6 +43,7 @@ def serve(
 
         from hexopt.service.app import Application
         from hexopt.service.logs import configure
+        from hexopt.service.process import Process
     except ImportError as error:
         raise ValueError(f"hexopt serve needs the extra hexopt[service]: {error}") from None
     from hexopt.cli import console
@@ -92,16 +91,7 @@ def serve(
         server_header=False,
         limit_concurrency=None,
     )
-
-    class Process(uvicorn.Server):
-        def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-            application.service.drain_all()
-            super().handle_exit(sig, frame)
-
-    # uvicorn raises the signal that ended it once more when all is done: to have ended well is no failure.
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: None)
-    Process(config).run()
+    Process(application, config).run()
 
 
 def _with_weights(policy: object, weights: str) -> object:

@@ -82,7 +82,7 @@ class _Client:
             parents = [await running[p] for p in stage.parents]
             ready = max((p.finish for p in parents), default=arrival) + stage.tool_delay
             await self._until(ready)
-            text, cached = await self._ask(stage, _prompt(w, stage, said))
+            text, cached = await self._ask(stage, prompt_text(w, stage, said))
             if stage.output_segment is not None:
                 said[stage.output_segment] = text
             return Answered(w, k, ready, self._now, cached)
@@ -102,7 +102,7 @@ class _Client:
         return answer["choices"][0]["text"], answer["usage"]["prompt_tokens_details"]["cached_tokens"]
 
 
-def _prompt(w: int, stage: Stage, said: dict[str, str]) -> str:
+def prompt_text(w: int, stage: Stage, said: dict[str, str]) -> str:
     """A prompt of the stage's length that begins with its shared segments."""
     parts = []
     for prefix in stage.prefixes:

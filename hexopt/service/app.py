@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, MutableMapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -44,10 +44,23 @@ class Application:
         self.api = _api(self.service)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and self.service.draining:
+            send = _closing(send)
         if scope["type"] == "http" and scope["method"] == "POST" and scope["path"] in PATHS:
             await self.service.gateway(scope, receive, send)
         else:
             await self.api(scope, receive, send)
+
+
+def _closing(send: Send) -> Send:
+    """``send`` that tells the client to use its connection no more."""
+
+    async def closing(message: MutableMapping[str, Any]) -> None:
+        if message["type"] == "http.response.start":
+            message = {**message, "headers": [*message["headers"], (b"connection", b"close")]}
+        await send(message)
+
+    return closing
 
 
 def _api(service: Service) -> FastAPI:

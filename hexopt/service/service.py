@@ -116,6 +116,11 @@ class Service:
             await asyncio.to_thread(self.tracing.close)
 
     @property
+    def draining(self) -> bool:
+        """Whether no more calls are taken."""
+        return hasattr(self, "gateway") and self.gateway.draining
+
+    @property
     def ready(self) -> bool:
         """Whether calls can be served."""
         return not self.gateway.draining and self.dispatcher.any_up()
