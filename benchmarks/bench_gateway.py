@@ -153,7 +153,7 @@ def measure(target: Target, clients: Clients, cell: Cell, seconds: float) -> Non
 
 
 def figures(target: Target, direct: Target, cell: Cell) -> list[float] | None:
-    """As :data:`FIGURES` names them, seconds (processor: a request) and requests a second; None where nothing was measured."""
+    """As :data:`FIGURES` names them: seconds (processor: a request), requests a second; None: not measured."""
     if cell not in target.found:
         return None
     own = target is direct
@@ -173,7 +173,8 @@ def table(targets: list[Target], cells: list[Cell]) -> str:
     for cell in cells:
         lines += [
             "", f"**{cell.label}**", "",
-            "| | added to first byte: p50 ms | p99 ms | added to all: p50 ms | p99 ms | requests/s | processor ms a request |",
+            "| | added to first byte: p50 ms | p99 ms | added to all: p50 ms | p99 ms | requests/s "
+            "| processor ms a request |",
             "|---|---|---|---|---|---|---|",
         ]  # fmt: skip
         for target in targets:

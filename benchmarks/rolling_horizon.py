@@ -204,6 +204,7 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", help="trace1, trace2, formula1, coding-agents, tree-search ...")
     parser.add_argument("--cluster", choices=("hetero-1", "hetero-2"))
     parser.add_argument("--ablations", action="store_true", help="switches of the rolling horizon, one at a time")
+    parser.add_argument("--rows", nargs="+", help="of --ablations and --solvers, those with one of these words")
     parser.add_argument("--solvers", action="store_true", help="its solvers, frozen and in real time")
     parser.add_argument("--sustained", action="store_true", help="rates up to which 95%% of the workflows are in time")
     parser.add_argument("--busy", action="store_true", help="limits count processor time: others use the machine too")
@@ -213,6 +214,9 @@ def main() -> None:
         time.perf_counter = time.thread_time
     clusters = [options.cluster] if options.cluster else ["hetero-1", "hetero-2"]
     switches = ABLATIONS if options.ablations else SOLVED if options.solvers else {}
+    if options.rows:
+        first = next(iter(switches))
+        switches = {k: v for k, v in switches.items() if k == first or any(word in k for word in options.rows)}
     if switches or options.sustained:
         settings = [(n, c) for n in options.only or ["trace1", "trace2"] for c in clusters[:1]]
     else:
