@@ -3,8 +3,8 @@
     python benchmarks/service_load.py [--workflows 10000] [--together 150] [--speed-up 400]
 
 Synthetic Text-to-SQL workflows, ``--together`` at a time: as one ends, the next begins. Every call has an id of its
-own, by which the store knows it; the emulators count what they answered to its end. Memory is the gateway's resident set,
-sampled each second and averaged over quarters of the run. Exit code 1 if a call failed, was lost, or ran twice.
+own, by which the store knows it; the emulators count what they answered to its end. Memory is the gateway's resident
+set, sampled each second and averaged over quarters of the run. Exit code 1 if a call failed, was lost, or ran twice.
 """
 
 from __future__ import annotations
