@@ -146,7 +146,7 @@ class Dispatcher:
         """Seconds until all that instance ``i`` runs is predicted to have ended."""
         now = self._clock()
         ends = [c.receipt.predicted_finish for c in self._calls.values() if c.instance == i and c.receipt is not None]
-        return max((end - now for end in ends if math.isfinite(end)), default=0.0)
+        return max((end - now for end in ends if end - now > 0.0 and math.isfinite(end)), default=0.0)
 
     def slack_of(self, workflow: LiveWorkflow, now: float) -> float | None:
         """Predicted seconds to spare of a workflow, by its tightest open call; None while nothing of it is open."""
