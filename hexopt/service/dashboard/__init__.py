@@ -15,12 +15,12 @@ from fastapi import APIRouter, HTTPException, Request, Response
 pages = APIRouter(include_in_schema=False)
 
 POLICY = (
-    "default-src 'none'; script-src 'self'; style-src 'self'; style-src-attr 'unsafe-inline'; connect-src 'self'; "
+    "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; connect-src 'self'; "
     "img-src 'self' data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
 """Content-Security-Policy of every file: nothing but this service's own files and API.
 
-Attributes may hold styles because Plotly sets them; what clients send only ever becomes text.
+Styles may be inline because Plotly brings its own; what clients send only ever becomes text.
 """
 
 _TYPES = {
