@@ -323,13 +323,20 @@ def test_a_hostile_workflow_stays_text(fleet, browser):
     )
     browser.wait("document.getElementById('receipt-body').textContent.includes('<img')")
     browser.wait("document.querySelectorAll('#gantt .point').length > 0")
-    x, y = browser.run(
-        "(() => { const bars = [...document.querySelectorAll('#gantt .point path')]; const box = "
-        "bars.at(-1).getBoundingClientRect(); return [box.x + box.width / 2, box.y + box.height / 2]; })()"
-    )
     browser.run("document.getElementById('receipt').close()")
-    browser.ask("Input.dispatchMouseEvent", type="mouseMoved", x=x, y=y)
-    browser.wait("document.querySelectorAll('#gantt .hovertext').length > 0")
+    browser.run("document.getElementById('gantt').scrollIntoView()")
+
+    def told():
+        # Bars move on with every look, so the mouse follows one.
+        x, y = browser.run(
+            "(() => { const bars = [...document.querySelectorAll('#gantt .point path')]; const box = "
+            "bars.at(-1).getBoundingClientRect(); return [box.x + box.width / 2, box.y + box.height / 2]; })()"
+        )
+        for shift in (3, 0):
+            browser.ask("Input.dispatchMouseEvent", type="mouseMoved", x=x, y=y + shift)
+        return browser.run("document.querySelectorAll('#gantt .hovertext').length > 0")
+
+    until(told, "the bar's text")
     assert browser.run("document.title") == "HexOpt"
     assert browser.run("document.querySelectorAll('main img, dialog img, main script').length") == 0
     assert not any("missing" in url for url in browser.requests)
