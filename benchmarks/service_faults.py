@@ -1,6 +1,6 @@
 """The gateway under load while everything around it fails: every request ends once, in an answer or a clear error.
 
-    python benchmarks/service_faults.py [--seconds 8] [--clients 48]
+    python benchmarks/service_faults.py [--seconds 12] [--clients 48]
 
 ``hexopt serve`` before three mock servers, each a process. Clients run workflows of four calls in a closed loop, half
 of them streamed, while one fault after another happens. The mocks log the id of every call that they answered to its
@@ -217,11 +217,11 @@ class Faults:
         await asyncio.sleep(self._seconds / 4)
 
     async def solver_killed(self) -> None:
-        os.kill(self._gateway.solver(), signal.SIGKILL)
+        os.kill(await self._solver(), signal.SIGKILL)
         await asyncio.sleep(self._seconds)
 
     async def solver_stopped(self) -> None:
-        solver = self._gateway.solver()
+        solver = await self._solver()
         os.kill(solver, signal.SIGSTOP)
         await asyncio.sleep(self._seconds)
         with contextlib.suppress(ProcessLookupError):
@@ -231,6 +231,11 @@ class Faults:
         self._mocks.set(1, fault)
         await asyncio.sleep(self._seconds)
         self._mocks.set(1)
+
+    async def _solver(self) -> int:
+        while not (found := self._gateway.solver()):
+            await asyncio.sleep(0.1)
+        return found
 
     async def instance_hangs(self) -> None:
         await self._behaves("hang")
@@ -289,7 +294,7 @@ PHASES = {
 }
 
 
-async def run(folder: Path, seconds: float, clients: int, only: str) -> int:
+async def run(folder: Path, options: argparse.Namespace) -> int:
     """Print the table; the exit code."""
     mocks = Mocks(folder, 3)
     store = folder / "store.db"
@@ -300,16 +305,16 @@ async def run(folder: Path, seconds: float, clients: int, only: str) -> int:
     ]
     cluster.write_text('llm = "llama-3.1-70b"\n' + "".join(rows))
     flags = ("--max-queue", str(MAX_QUEUE), "--drain-timeout", "20", "--store", f"sqlite:///{store}")
-    gateway = GatewayProcess(cluster, folder / "serve.log", *flags, "--stall-timeout", "20")
+    gateway = GatewayProcess(cluster, folder / "serve.log", *flags, "--stall-timeout", str(options.stall_timeout))
     try:
         gateway.start()
         await asyncio.to_thread(gateway.wait, 3)
         found = Clients(gateway.url)
-        faults = Faults(mocks, gateway, found, store, seconds)
-        for phase, fault in ((name, fault) for name, fault in PHASES.items() if only in name):
-            await _until_well(gateway)
+        faults = Faults(mocks, gateway, found, store, options.seconds)
+        for phase, fault in ((name, fault) for name, fault in PHASES.items() if options.only in name):
+            await asyncio.to_thread(gateway.wait, 3)
             found.phase, ended = phase, asyncio.Event()
-            load = asyncio.create_task(found.run(clients, ended.is_set))
+            load = asyncio.create_task(found.run(options.clients, ended.is_set))
             await fault(faults)
             ended.set()
             await load
@@ -319,13 +324,6 @@ async def run(folder: Path, seconds: float, clients: int, only: str) -> int:
     finally:
         gateway.kill()
         mocks.close()
-
-
-async def _until_well(gateway: GatewayProcess) -> None:
-    """Return once all instances are up and the solver is back."""
-    await asyncio.to_thread(gateway.wait, 3)
-    while not gateway.solver():
-        await asyncio.sleep(0.1)
 
 
 def _report(clients: Clients, executed: Counter[str], store: Path) -> int:
@@ -351,12 +349,13 @@ def _report(clients: Clients, executed: Counter[str], store: Path) -> int:
 def main() -> None:
     """Run it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seconds", type=float, default=8.0, help="that each fault lasts")
+    parser.add_argument("--seconds", type=float, default=12.0, help="that each fault lasts")
     parser.add_argument("--clients", type=int, default=48)
+    parser.add_argument("--stall-timeout", type=float, default=30.0, help="of the service")
     parser.add_argument("--only", default="", help="run the phases whose names hold this")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        sys.exit(asyncio.run(run(Path(folder), options.seconds, options.clients, options.only)))
+        sys.exit(asyncio.run(run(Path(folder), options)))
 
 
 if __name__ == "__main__":

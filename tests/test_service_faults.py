@@ -13,7 +13,7 @@ BENCHMARK = Path(__file__).parents[1] / "benchmarks" / "service_faults.py"
 
 
 def test_every_request_ends_once_whatever_fails() -> None:
-    command = [sys.executable, str(BENCHMARK), "--seconds", "1", "--clients", "8"]
+    command = [sys.executable, str(BENCHMARK), "--seconds", "1", "--clients", "8", "--stall-timeout", "4"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=290, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in done.stdout.splitlines() if "|" in line]

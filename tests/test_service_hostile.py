@@ -39,6 +39,12 @@ class Echo(MockServer):
     """Answers whatever it is asked, so that each 200 is a relay and each error the gateway's own."""
 
     async def _answer(self, table: dict[str, Any], send: Any, name: str) -> bool:
+        if self.fault:
+            text = json.dumps({"error": {"message": f"top_k is {table['top_k']!r}"}}).encode()
+            head = [(b"content-length", str(len(text)).encode())]
+            await send({"type": "http.response.start", "status": int(self.fault), "headers": head})
+            await send({"type": "http.response.body", "body": text})
+            return False
         text = json.dumps({"object": "echo", "usage": {"prompt_tokens": "many", "completion_tokens": -1}})
         stream = table.get("stream") is True
         body = f"data: {text}\n\ndata: [DONE]\n\n" if stream else text
@@ -253,6 +259,34 @@ def test_after_random_calls_it_serves(setup: Setup) -> None:
     for workflow in setup.service.workflows.all():
         setup.gateway.call(lambda w=workflow: setup.service.workflows.end(w, "test"))
     serves_on(setup)
+
+
+@pytest.fixture
+def fault(setup: Setup) -> Iterator[Any]:
+    """Sets what all servers answer."""
+
+    def every(status: str) -> None:
+        for mock in setup.mocks:
+            mock.fault = status
+
+    yield every
+    every("")
+    serves_on(setup)
+
+
+def test_a_call_that_all_servers_fail_at_brings_none_down(setup: Setup, faults: None, fault: Any) -> None:
+    fault("500")
+    for _ in range(9):
+        assert setup.complete(top_k="poison").status_code == 500
+    assert [s.state.value for s in setup.service.dispatcher.servers] == ["up", "up"]
+
+
+def test_a_clients_words_in_an_error_switch_no_priorities_off(setup: Setup, faults: None, fault: Any) -> None:
+    fault("400")
+    for _ in range(3):
+        answer = setup.complete(top_k="Priority scheduling is not enabled")
+        assert answer.status_code == 400 and "Priority" in answer.json()["error"]["message"]
+    assert [s.takes_priority for s in setup.service.dispatcher.servers] == [True, True]
 
 
 RAW = (

@@ -98,6 +98,8 @@ class Call:
     """Names of the instances that failed it."""
     priority: int | None = None
     """What is passed on to the server's queue."""
+    doubted: Any = None
+    """The server that seems not to take priorities, so that the call goes without."""
     receipt: Any = None
     reason: str = ""
     """Who decided where it goes."""

@@ -532,7 +532,7 @@ class Dispatcher:
         call.company = float(sim.instance[i]["running"])
         call.attempts += 1
         self.servers[i].sent += 1
-        if self.policy.by_priority and self.servers[i].takes_priority:
+        if self.policy.by_priority and self.servers[i].takes_priority and call.doubted is None:
             call.priority = int(1000.0 * (float(sim.stage[call.row]["priority"]) - self._started))
         else:
             call.priority = None

@@ -254,6 +254,7 @@ class Gateway:
         interrupt: _Interrupt,
     ) -> None:
         dispatcher = self._dispatcher
+        suspects: list[tuple[Any, str]] = []
         while True:
             interrupt.relaying = True
             try:
@@ -263,7 +264,10 @@ class Gateway:
                 break
             except RelayFailed as failure:
                 interrupt.relaying = False
-                if not failure.same_server:
+                if failure.response is not None and failure.response[0] == 500:
+                    # It may be the call's fault; if so, it must not bring down one server after another.
+                    suspects.append((server, failure.reason))
+                elif not failure.same_server:
                     self._server_failed(server, failure.reason, failure.at_once)
                 failed = failure
             except asyncio.CancelledError:
@@ -279,7 +283,9 @@ class Gateway:
             if failed.answered:
                 self._end(call, "error")
                 return
-            if call.attempts > self._settings.retries:
+            if failed.same_server:
+                call.attempts -= 1
+            elif call.attempts > self._settings.retries:
                 if failed.response is not None:
                     self._telemetry.refused(failed.response[0])
                     await _answer(send, *failed.response)
@@ -293,9 +299,13 @@ class Gateway:
                 call.excluded.discard(server.name)
             else:
                 dispatcher.retry(call)
+        for suspect, reason in suspects:
+            self._server_failed(suspect, reason, False)
         if done.refused:
             self._end(call, "error")
             return
+        if call.doubted is server:
+            server.takes_priority = False
         dispatcher.finish(call, done.prompt_tokens, done.cached_tokens, done.output_tokens)
         self._workflows.settle(call.workflow)
         self._finished(call, "ok", done.output_tokens, done.cached_tokens)

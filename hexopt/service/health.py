@@ -86,7 +86,10 @@ class Monitor:
     async def _look_after(self, server: Server) -> None:
         turn = 0
         while True:
-            await self.check(server, scrape=turn % _SCRAPES == 0)
+            try:
+                await self.check(server, scrape=turn % _SCRAPES == 0)
+            except Exception:  # whatever a server says, it is looked after
+                _log.exception("health check of %s failed", server.name)
             turn += 1
             await asyncio.sleep(self._every)
 

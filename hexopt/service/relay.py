@@ -131,8 +131,8 @@ class Relay:
     async def _refused(self, call: Call, server: Any, response: aiohttp.ClientResponse, send: Send) -> Answered:
         text = await response.read()
         if call.priority is not None and response.status == 400 and b"riority" in text:
-            server.takes_priority = False
-            call.priority = None
+            # Or the client's own words in the server's: it is believed once it takes the call without.
+            call.doubted = server
             raise RelayFailed(f"{server.name} does not take priorities", same_server=True)
         own = [*_own_headers(call, server.name), (b"content-length", str(len(text)).encode())]
         await send({"type": "http.response.start", "status": response.status, "headers": [*_kept(response), *own]})
