@@ -34,7 +34,7 @@ from gateway_process import GatewayProcess, fetch, free_port
 MOCK = Path(__file__).parents[1] / "tests" / "mock_server.py"
 DELAY = 0.15
 """Seconds that a mock server takes."""
-SEATS, MAX_QUEUE = 16, 200
+SEATS, MAX_QUEUE = 16, 100
 """Of an instance; of the service."""
 PATIENCE = 60.0
 """Seconds after which a request that has not ended is lost."""
@@ -97,6 +97,8 @@ class Clients:
         self.manner = "plain"
         """``plain``, ``slow`` to send and read, or ``leaving`` before the answer is complete."""
         self.outcomes: dict[str, Counter[str]] = {}
+        self.seconds: dict[str, float] = {}
+        """That each phase took until its last call had ended."""
         self.problems: list[str] = []
         self.answered: set[str] = set()
         self._numbers = itertools.count()
@@ -313,11 +315,13 @@ async def run(folder: Path, options: argparse.Namespace) -> int:
         faults = Faults(mocks, gateway, found, store, options.seconds)
         for phase, fault in ((name, fault) for name, fault in PHASES.items() if options.only in name):
             await asyncio.to_thread(gateway.wait, 3)
+            started = time.monotonic()
             found.phase, ended = phase, asyncio.Event()
             load = asyncio.create_task(found.run(options.clients, ended.is_set))
             await fault(faults)
             ended.set()
             await load
+            found.seconds[phase] = time.monotonic() - started
         await found.close()
         gateway.terminate()
         return _report(found, mocks.answered(), store)
@@ -330,11 +334,13 @@ def _report(clients: Clients, executed: Counter[str], store: Path) -> int:
     twice = [name for name, times in executed.items() if times > 1]
     with contextlib.closing(sqlite3.connect(store)) as connection:
         kept = Counter(row[0] for row in connection.execute("SELECT stage FROM hexopt_stages WHERE status = 'ok'"))
-    print("| phase | sent | " + " | ".join(OUTCOMES) + " |\n|---|---" + "|---" * len(OUTCOMES) + "|")
-    for phase, counts in clients.outcomes.items():
-        print(f"| {phase} | {counts.total():,} | " + " | ".join(f"{counts[name]:,}" for name in OUTCOMES) + " |")
-    total = sum(clients.outcomes.values(), Counter[str]())
-    print(f"| all | {total.total():,} | " + " | ".join(f"{total[name]:,}" for name in OUTCOMES) + " |")
+    columns = ("phase", "s", "sent", *OUTCOMES)
+    print(f"| {' | '.join(columns)} |\n{'|---' * len(columns)}|")
+    total: Counter[str] = sum(clients.outcomes.values(), Counter())
+    for phase, counts in (clients.outcomes | {"all": total}).items():
+        seconds = clients.seconds.get(phase, sum(clients.seconds.values()))
+        row = (phase, f"{seconds:.0f}", f"{counts.total():,}", *(f"{counts[name]:,}" for name in OUTCOMES))
+        print(f"| {' | '.join(row)} |")
     never = clients.answered - executed.keys()
     unkept = [name for name in clients.answered if kept[name] != 1]
     print(f"answered upstream: {executed.total():,} calls, {len(twice)} of them twice")
