@@ -323,5 +323,7 @@ def processor_seconds(pid: int) -> float:
 
 def children(pid: int) -> list[int]:
     """Processes under a process, all generations."""
-    own = [int(number) for number in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    # A process is listed under the thread that started it.
+    lists = [path.read_text().split() for path in Path(f"/proc/{pid}/task").glob("*/children")]
+    own = [int(number) for numbers in lists for number in numbers]
     return [*own, *(grandchild for child in own for grandchild in children(child))]

@@ -339,6 +339,7 @@ class Dispatcher:
         if know is not None:
             self._know = self._know._replace(lengths=know.lengths, tails=know.tails)
         self.policy = policy
+        self._label = policy.label
         self._lay_rule(fleet, learned)
         self._scheduler = None
         if policy.code == PLANNER:
@@ -365,6 +366,7 @@ class Dispatcher:
             objective = make_objective(policy.objective)
             policy = GreedyUrgency(objective.weights.imposed, True, objective.urgency, objective.lost)
         self.shadow = policy
+        self._shadow_label = "" if policy is None else policy.label
         self.shadow_agreed = self.shadow_differed = 0
         if policy is not None:
             fleet = fleet_of(self._cluster())
@@ -554,7 +556,7 @@ class Dispatcher:
             kept = sim.stage[call.row].copy()
             s = self._first_open(int(compiled.place(self.shadow.code, sim, self._shadow_know, call.row, now)))
             sim.stage[call.row] = kept
-            shadow = (self.shadow.label, self.servers[s].name)
+            shadow = (self._shadow_label, self.servers[s].name)
             self.shadow_agreed += s == i
             self.shadow_differed += s != i
         return Receipt(
@@ -563,7 +565,7 @@ class Dispatcher:
             workflow=call.workflow.id,
             stage=call.context.stage or call.id,
             kind=call.context.kind,
-            policy=self.policy.label,
+            policy=self._label,
             reason=call.reason,
             chosen=i,
             instances=tuple((s.name, "" if s.takes_calls else s.state.value) for s in self.servers),

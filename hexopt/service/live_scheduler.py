@@ -18,13 +18,17 @@ from hexopt.room import Room
 from hexopt.scheduler import Pending, Scheduler
 from hexopt.service.solver_process import SolverProcess, Task
 from hexopt.simulation.state import NONE
-from hexopt.solvers import Plan, greedy
+from hexopt.solvers import EpochProblem, Plan, greedy
 from hexopt.solvers.judge import sequences
 
 _log = logging.getLogger(__name__)
 
 _SECONDS_PER_STAGE = 0.001
 """Solving stops gaining before: a handful of stages is not worth the whole limit."""
+_SHARE_OF_SERVICE = 0.01
+"""What waits for a plan waits for at most this share of its typical service time."""
+_LEAST_LIMIT = 0.001
+"""Seconds; below, greedy insertion's plan is hardly improved on before it is late."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,14 +112,19 @@ class LiveScheduler(Scheduler):
 
     def _begin(self, epoch: Epoch, now: float) -> Pending:
         problem = epoch.problem
-        if problem.stages > 1 and self._process.free:
-            limit = min(self.settings.time_limit, _SECONDS_PER_STAGE * problem.stages)
+        limit = self._limit(problem)
+        if problem.stages > 1 and limit >= _LEAST_LIMIT and self._process.free:
             pending = Pending(math.inf, epoch, None)
             self._process.submit(Task(problem, self.settings.solver, limit), self._solved)
             return pending
         plan = greedy(problem)
         self._count(epoch, plan.seconds)
         return Pending(now, epoch, plan)
+
+    def _limit(self, problem: EpochProblem) -> float:
+        """Seconds that are worth solving for."""
+        service = float(np.median(problem.service.min(axis=1)))
+        return min(self.settings.time_limit, _SECONDS_PER_STAGE * problem.stages, _SHARE_OF_SERVICE * service)
 
     def _solved(self, plan: Plan | None, seconds: float) -> None:
         pending = self._pending
