@@ -134,12 +134,27 @@ def started(name: str, rivals: Path | None, urls: list[str], folder: Path) -> Ta
     return "does not start: " + " ".join((own / "log").read_text().splitlines()[-2:])[-300:]
 
 
+def processor_times(target: Target) -> dict[int, float]:
+    """Seconds of each of its processes."""
+    return {pid: processor_seconds(pid) for pid in (target.process.pid, *children(target.process.pid))}
+
+
+def settle(target: Target, patience: float = 60.0) -> None:
+    """Wait until it does nothing: a solver may still start."""
+    end = time.monotonic() + patience
+    spent = sum(processor_times(target).values())
+    while time.monotonic() < end:
+        time.sleep(1.0)
+        before, spent = spent, sum(processor_times(target).values())
+        if spent - before < 0.1:
+            return
+
+
 def measure(target: Target, clients: Clients, cell: Cell, seconds: float) -> None:
     """One round; a gateway that fails is asked no more."""
     if target.trouble:
         return
-    family = [target.process.pid, *children(target.process.pid)]
-    spent = sum(map(processor_seconds, family))
+    before = processor_times(target)
     try:
         seen = clients.load(target.port, cell, seconds)
     except OSError as error:
@@ -149,7 +164,8 @@ def measure(target: Target, clients: Clients, cell: Cell, seconds: float) -> Non
         target.trouble = f"{cell.label}: {seen.failed} requests failed, {len(seen.total)} were answered"
         return
     # Each client's first request warms the connection up and is not among those that it timed.
-    spent = (sum(map(processor_seconds, family)) - spent) / (len(seen.total) + cell.clients)
+    after = processor_times(target)
+    spent = sum(max(after[pid] - before.get(pid, 0.0), 0.0) for pid in after) / (len(seen.total) + cell.clients)
     target.found.setdefault(cell, []).append(replace(seen, processor=spent))
 
 
@@ -232,6 +248,7 @@ def main() -> None:
             for name in given.only:
                 made = started(name, given.rivals and given.rivals.resolve(), urls, Path(folder))
                 if isinstance(made, Target):
+                    settle(made)
                     targets.append(made)
                 else:
                     absent.append(f"{name}: {made}")

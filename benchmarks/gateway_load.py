@@ -316,9 +316,12 @@ def resident(pid: int) -> int:
 
 
 def processor_seconds(pid: int) -> float:
-    """User and system time of a process, all its threads."""
-    # Linux: the clock that clock_getcpuclockid(3) names.
-    return time.clock_gettime((~pid << 3) | 2)
+    """User and system time of a process, all its threads; 0 if there is no such process any more."""
+    try:
+        # Linux: the clock that clock_getcpuclockid(3) names.
+        return time.clock_gettime((~pid << 3) | 2)
+    except OSError:
+        return 0.0
 
 
 def children(pid: int) -> list[int]:

@@ -263,6 +263,9 @@ class Dispatcher:
 
     def learn_workflow(self, stages: Sequence[FinishedStage]) -> None:
         """Learn what followed each stage of a workflow that has ended."""
+        if len(stages) == 1:
+            observe_tail(self._know.tails, stages[0].kind, stages[0].occurrence, 0.0)
+            return
         budget = float(self._board.sim.instance["max_batched"][0])
         for stage, tail in zip(stages, workflow_tails(stages, self._know, budget), strict=True):
             observe_tail(self._know.tails, stage.kind, stage.occurrence, tail)

@@ -1,12 +1,14 @@
-"""The process that serves: how it ends."""
+"""The process that serves: how it begins and ends."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import os
 import signal
 import socket
+import sys
 from types import FrameType
 
 import uvicorn
@@ -15,6 +17,9 @@ from hexopt.service.app import Application
 
 LINGER = 1.0
 """Seconds for which connections of clients stay open that have nothing running, so that each hears that this ends."""
+
+_SWITCH = 0.0005
+"""Seconds after which the threads of store and solver let the event loop go on."""
 
 
 class Process(uvicorn.Server):
@@ -32,7 +37,15 @@ class Process(uvicorn.Server):
         # uvicorn raises the signal that ended it once more when all is done: to have ended well is no failure.
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: None)
+        sys.setswitchinterval(_SWITCH)
         super().run(sockets)
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Begin to listen."""
+        await super().startup(sockets)
+        # What is there by now stays: looking through it for garbage would hold calls up for tens of milliseconds.
+        gc.collect()
+        gc.freeze()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """A signal has come."""
