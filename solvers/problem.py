@@ -190,6 +190,14 @@ class EpochProblem:
         array.flags.writeable = False
         object.__setattr__(self, name, array)
 
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        # Pickling thaws arrays, and kernels would be compiled anew for arrays that can be written.
+        for field in fields(self):
+            value = state[field.name]
+            if isinstance(value, np.ndarray):
+                value.flags.writeable = False
+
     @property
     def stages(self) -> int:
         """n."""
