@@ -208,10 +208,9 @@ class Dispatcher:
             self._forget(call)
 
     def first_token(self, call: Call) -> None:
-        """The server has begun to answer."""
+        """The server has begun to answer; the board hears of it by :meth:`progressed`."""
         if math.isnan(call.first_token):
             call.first_token = self._clock()
-            progress(self._board.sim, call.row, 1)
 
     def progressed(self, call: Call, tokens: int) -> None:
         """The server has produced so many tokens so far."""

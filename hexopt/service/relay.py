@@ -160,11 +160,12 @@ class Relay:
                     head = {"type": "http.response.start", "status": response.status}
                     await send({**head, "headers": [*_kept(response), *own]})
                 tokens += chunk.count(b"data: {")
-                if tokens - noted >= _EVERY:
-                    noted = tokens
-                    dispatcher.progressed(call, tokens)
                 tail = chunk[-_TAIL:] if len(chunk) >= _TAIL else (tail + chunk)[-_TAIL:]
                 await send({"type": "http.response.body", "body": chunk, "more_body": True})
+                # Behind the client's bytes: with a long prompt the first note takes a moment.
+                if noted == 0 or tokens - noted >= _EVERY:
+                    noted = tokens
+                    dispatcher.progressed(call, max(tokens, 1))
             problem = "" if b"data: [DONE]" in tail else "the stream ended before its end"
         except (TimeoutError, aiohttp.ClientError, OSError) as error:
             problem = f"the stream broke: {error or type(error).__name__}"
