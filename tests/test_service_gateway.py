@@ -365,3 +365,20 @@ def test_every_call_and_decision_is_written_down(tmp_path: Any) -> None:
     (found,) = read_trace(out)
     assert [s.output_tokens for s in found.stages] == [5, 6]
     assert [len(s.parents) for s in found.stages] == [0, 1]
+
+
+def test_a_fault_of_the_scheduler_ends_the_calls_that_it_met_and_no_others(setup: Setup) -> None:
+    dispatcher = setup.service.dispatcher
+    usual = dispatcher._decide_on
+
+    def broken(fresh: list[int], now: float) -> None:
+        raise ArithmeticError("out of ideas")
+
+    dispatcher._decide_on = broken
+    try:
+        answer = setup.complete()
+    finally:
+        dispatcher._decide_on = usual
+    assert (answer.status_code, answer.json()["error"]["type"]) == (500, "server_error")
+    assert setup.complete().status_code == 200
+    assert setup.state()["waiting"] == setup.state()["workflows_alive"] == 0

@@ -29,6 +29,7 @@ from hexopt.service.schemas import (
 from hexopt.service.service import Service
 from hexopt.service.solving import Busy, Solving
 from hexopt.service.state import instance_state
+from hexopt.service.store import StoreError
 from hexopt.solvers import SOLVERS
 
 
@@ -297,7 +298,10 @@ async def decision(name: str, request: Request) -> dict[str, Any]:
     if receipt is not None:
         return receipt.as_dict()
     if service.store is not None:
-        kept = await asyncio.to_thread(service.store.decision, name)
+        try:
+            kept = await asyncio.to_thread(service.store.decision, name)
+        except StoreError as error:
+            raise HTTPException(503, f"the store does not answer: {error}") from None
         if kept is not None:
             found: dict[str, Any] = kept
             return found

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import heapq
 import itertools
+import logging
 import math
 import time
 from collections.abc import Callable, Sequence
@@ -41,6 +42,8 @@ from hexopt.simulation.open_board import OpenBoard
 from hexopt.simulation.simulator import fleet_of, instance_table
 from hexopt.simulation.state import NONE
 from hexopt.traces import Workflow
+
+_log = logging.getLogger(__name__)
 
 _LEAST_OUTPUT = 8
 """Output tokens from which a call's times correct the latency model."""
@@ -426,6 +429,21 @@ class Dispatcher:
         if not self.any_up():
             self._fresh = fresh
             return
+        try:
+            self._decide_on(fresh, now)
+        except Exception as error:
+            # A fault of ours must not leave calls waiting for ever.
+            _log.exception("deciding on %d calls failed", len(fresh))
+            for r in fresh:
+                call = self._calls.get(r)
+                if call is not None and not call.placed.done():
+                    call.placed.set_exception(RuntimeError(f"deciding failed: {error}"))
+        self._pump(now)
+        if fresh:
+            self.decision_seconds(time.perf_counter() - started)
+
+    def _decide_on(self, fresh: list[int], now: float) -> None:
+        sim = self._board.sim
         retried = [r for r in fresh if self._calls[r].excluded]
         for r in retried:
             self._place_again(self._calls[r], now)
@@ -439,9 +457,6 @@ class Dispatcher:
                 i = self._choose(call, now)
                 call.reason = self.policy.name
                 self._enqueue(call, i)
-        self._pump(now)
-        if fresh or retried:
-            self.decision_seconds(time.perf_counter() - started)
 
     def _plan(self, sim: Any, fresh: list[int]) -> None:
         clock = sim.clock
