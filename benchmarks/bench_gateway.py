@@ -163,9 +163,8 @@ def measure(target: Target, clients: Clients, cell: Cell, seconds: float) -> Non
     if seen.failed or not len(seen.total):
         target.trouble = f"{cell.label}: {seen.failed} requests failed, {len(seen.total)} were answered"
         return
-    # Each client's first request warms the connection up and is not among those that it timed.
     after = processor_times(target)
-    spent = sum(max(after[pid] - before.get(pid, 0.0), 0.0) for pid in after) / (len(seen.total) + cell.clients)
+    spent = sum(max(after[pid] - before.get(pid, 0.0), 0.0) for pid in after) / seen.answered
     target.found.setdefault(cell, []).append(replace(seen, processor=spent))
 
 

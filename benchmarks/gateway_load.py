@@ -4,6 +4,7 @@ nothing."""
 from __future__ import annotations
 
 import asyncio
+import math
 import multiprocessing
 import os
 import time
@@ -49,6 +50,8 @@ class Seen:
     total: NDArray[np.float64]
     seconds: float
     failed: int
+    answered: int
+    """Requests, those before the round counted too."""
     processor: float = 0.0
     """Processor seconds of the gateway's processes a request."""
 
@@ -176,8 +179,8 @@ class _Client(asyncio.Protocol):
         self.requests, self.turn = requests, number
         self.first: list[float] = []
         self.total: list[float] = []
-        self.failed = 0
-        self.until = 0.0
+        self.failed = self.answered = 0
+        self.since = self.until = math.inf
         self.warm = warm
         self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
@@ -201,15 +204,17 @@ class _Client(asyncio.Protocol):
 
     def on_message_complete(self) -> None:
         now = time.perf_counter()
-        if not self.until:
+        self.answered += 1
+        if self.answered == 1:
             self.warm()
-            return
-        if self.parser.get_status_code() == 200:
+        if self.started < self.since:
+            pass
+        elif self.parser.get_status_code() == 200:
             self.first.append(self.begun - self.started)
             self.total.append(now - self.started)
         else:
             self.failed += 1
-        if now < self.until:
+        if now < self.until or not (self.total or self.failed):
             # A parser cannot be left from its own callback.
             asyncio.get_running_loop().call_soon(self.ask)
         else:
@@ -218,6 +223,7 @@ class _Client(asyncio.Protocol):
     def connection_lost(self, error: Exception | None) -> None:
         if not self.done.done():
             self.failed += 1
+            self.warm()
             self.finish()
 
     def finish(self) -> None:
@@ -227,7 +233,7 @@ class _Client(asyncio.Protocol):
 
 
 async def _round(port: int, requests: list[bytes], clients: int, seconds: float) -> Seen:
-    """All connect and are answered once; then they ask for ``seconds``."""
+    """All connect and ask; what counts is asked in the ``seconds`` from when all were answered once."""
     loop = asyncio.get_running_loop()
     ready, warm = loop.create_future(), 0
 
@@ -246,13 +252,13 @@ async def _round(port: int, requests: list[bytes], clients: int, seconds: float)
     await asyncio.wait_for(ready, 120.0)
     started = time.perf_counter()
     for _, client in made:
-        client.until = started + seconds
-        client.ask()
+        client.since, client.until = started, started + seconds
     await asyncio.wait_for(asyncio.gather(*(client.done for _, client in made)), seconds + 120.0)
     took = time.perf_counter() - started
     first = np.concatenate([client.first for _, client in made])
     total = np.concatenate([client.total for _, client in made])
-    return Seen(first, total, took, sum(client.failed for _, client in made))
+    failed, answered = (sum(getattr(client, name) for _, client in made) for name in ("failed", "answered"))
+    return Seen(first, total, took, failed, answered)
 
 
 def _requests(cell: Cell) -> list[bytes]:
