@@ -82,7 +82,7 @@ def expected_stages(
     whose, rows = successors.after(parents["kind"].astype(np.int64), parents["occurrence"].astype(np.int64))
     likely = successors.probability[rows] >= _UNLIKELY
     whose, rows = whose[likely], rows[likely]
-    copies = np.clip(np.rint(successors.count[rows]), 1, _MOST).astype(np.int64)
+    copies = np.clip(np.rint(successors.number[rows]), 1, _MOST).astype(np.int64)
     group = np.repeat(np.arange(rows.size), copies)
     whose, rows = whose[group], rows[group]
     delay, prompt, shared, kept, occurrence = successors.traits[rows].T

@@ -28,7 +28,7 @@ class Successors(NamedTuple):
     """Shape (rows,), like all that follow."""
     probability: NDArray[np.float64]
     """That any of the kind comes."""
-    count: NDArray[np.float64]
+    number: NDArray[np.float64]
     """How many come, if any does; at least 1."""
     traits: NDArray[np.float64]
     """Means over those that come, shape (rows, traits)."""

@@ -49,7 +49,7 @@ def test_is_its_definition(seed, n):
         for nth in (0, 3, 19):
             _, rows = model.after(np.array([of]), np.array([nth]))
             found = {
-                int(model.kind[r]): [model.probability[r], model.count[r], *model.traits[r]] for r in rows.tolist()
+                int(model.kind[r]): [model.probability[r], model.number[r], *model.traits[r]] for r in rows.tolist()
             }
             wanted = plain(*calls, of, nth)
             assert found.keys() == wanted.keys()

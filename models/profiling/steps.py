@@ -103,7 +103,8 @@ def _parse(row: list[str], where: str) -> Step:
         raise ProfileError(f"{where}: has {len(row)} fields, expected {len(COLUMNS)}")
     try:
         group, beyond, *counts = (int(value) for value in row[:-1])
-        step = Step(group, bool(beyond), *counts, float(row[-1]))
+        chunks, new, done, decodes, context = counts
+        step = Step(group, bool(beyond), chunks, new, done, decodes, context, float(row[-1]))
     except ValueError as error:
         raise ProfileError(f"{where}: {error}") from error
     if min(counts) < 0 or beyond not in (0, 1) or not 0 < step.seconds < float("inf"):
@@ -143,7 +144,6 @@ def freeze(steps: Sequence[Step], cell: Cell, provenance: Provenance, seed: int 
     shuffled = np.random.default_rng(seed).permutation(within)
     held_out = set(shuffled[: max(round(HELD_OUT * len(within)), 1)].tolist())
     split = ["extrapolation" if step.beyond else "test" if step.group in held_out else "train" for step in steps]
-    counts = np.array([step[2:7] for step in steps], dtype=np.int64).T
-    return FrozenProfile(
-        cell, provenance, *counts, np.array([s.seconds for s in steps]), np.array(split, dtype=np.str_)
-    )
+    chunks, new, done, decodes, context = np.array([step[2:7] for step in steps], dtype=np.int64).T
+    seconds = np.array([step.seconds for step in steps])
+    return FrozenProfile(cell, provenance, chunks, new, done, decodes, context, seconds, np.array(split, dtype=np.str_))
