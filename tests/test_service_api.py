@@ -16,7 +16,7 @@ from hexopt.models.online import empty_online
 from hexopt.solvers import evaluate
 from hexopt.solvers.files import problem_table
 
-pytestmark = pytest.mark.xdist_group("service")
+pytestmark = pytest.mark.xdist_group("servers")
 
 
 @pytest.fixture(scope="module")

@@ -34,7 +34,7 @@ from hexopt.service.app import Application
 from hexopt.service.fleet import Server
 from hexopt.service.settings import ServiceSettings
 
-pytestmark = pytest.mark.xdist_group("service")
+pytestmark = pytest.mark.xdist_group("servers")
 
 KINDS = ("schema_linking", "generate_candidate", "revise", "unit_tester", "evaluate")
 HOSTILE = "<img src=/missing onerror=\"document.title='broken into'\"><script>document.title='broken into'</script>"

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = [pytest.mark.xdist_group("service"), pytest.mark.slow]
+pytestmark = [pytest.mark.xdist_group("servers"), pytest.mark.slow]
 BENCHMARK = Path(__file__).parents[1] / "benchmarks" / "service_faults.py"
 
 

@@ -19,7 +19,7 @@ from running_service import Running, Setup, running, wait_until
 from hexopt.service.store import Store
 from hexopt.traces import read_trace
 
-pytestmark = pytest.mark.xdist_group("service")
+pytestmark = pytest.mark.xdist_group("servers")
 
 
 @pytest.fixture(scope="module")

@@ -30,7 +30,7 @@ from schemathesis.specs.openapi.checks import (
 
 from hexopt.service.prompts import prompt_of
 
-pytestmark = [pytest.mark.xdist_group("service"), pytest.mark.slow]
+pytestmark = [pytest.mark.xdist_group("servers"), pytest.mark.slow]
 
 _numbers = itertools.count()
 

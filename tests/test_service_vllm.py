@@ -25,7 +25,7 @@ from hexopt.traces.samples import sample_path
 
 __all__ = ["vllm_servers"]
 
-pytestmark = pytest.mark.xdist_group("vllm")
+pytestmark = pytest.mark.xdist_group("servers")
 
 
 @pytest.fixture(scope="module")

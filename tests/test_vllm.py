@@ -9,7 +9,7 @@ import aiohttp
 import pytest
 from vllm_servers import MAX_MODEL_LEN, MAX_NUM_SEQS, NAME, VllmServers
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("vllm")]
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("servers")]
 TOKENS = 100
 
 

