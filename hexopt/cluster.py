@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from hexopt.models.catalogue import base_llm
 from hexopt.models.cells import LatencyCell, LatencyError, LatencyModels, bundled_latency, read_latency
 
 
@@ -63,7 +64,7 @@ class Instance:
 
 @dataclass(frozen=True, slots=True)
 class Cluster:
-    """The instances that one scheduler looks after; all serve the same LLM.
+    """The instances that one scheduler looks after; all serve the same LLM, or variants of it that do as well.
 
     ``source`` is the file that it was read from, ``latency`` that of its latency models, empty for the bundled ones.
     """
@@ -172,8 +173,10 @@ def parse_cluster(document: dict[str, Any], where: str, default_name: str = "clu
         if names.count(name) > 1:
             raise ClusterError(f"{where}: instance: two are named {name!r}, give each a name of its own")
     llms = {instance.cell.cell.llm for instance in rows}
-    if len(llms) > 1:
-        raise ClusterError(f"{where}: llm: instances serve {', '.join(sorted(llms))}, expected one LLM for all")
+    if len({base_llm(llm) for llm in llms}) > 1:
+        raise ClusterError(
+            f"{where}: llm: instances serve {', '.join(sorted(llms))}, expected one LLM, or variants of one, for all"
+        )
     latency = "" if parsed.latency is None else str((Path(where).parent / parsed.latency).resolve())
     return Cluster(parsed.name or default_name, tuple(rows), where, latency)
 

@@ -44,6 +44,8 @@ class Llm:
     kv_bytes_per_token
         Bytes of KV cache of one token over all layers: ``2 * layers * kv_heads * 128`` values of two bytes, or of one
         where the cache is FP8.
+    variant_of
+        The model that this one is another precision of, empty where it is itself.
     """
 
     name: str
@@ -51,6 +53,7 @@ class Llm:
     weights_gib: float
     fp8: bool
     kv_bytes_per_token: int
+    variant_of: str = ""
 
 
 GPUS = {
@@ -72,7 +75,7 @@ LLMS = {
     for llm in (
         Llm("llama-3.1-8b", "meta-llama/Meta-Llama-3.1-8B", 15.0, fp8=False, kv_bytes_per_token=131072),
         Llm("llama-3.1-70b", "meta-llama/Meta-Llama-3.1-70B", 131.4, fp8=False, kv_bytes_per_token=327680),
-        Llm("llama-3.1-70b-fp8", "nvidia/Llama-3.1-70B-Instruct-FP8", 67.7, fp8=True, kv_bytes_per_token=163840),
+        Llm("llama-3.1-70b-fp8", "nvidia/Llama-3.1-70B-Instruct-FP8", 67.7, True, 163840, "llama-3.1-70b"),
         Llm("qwen3-32b", "Qwen/Qwen3-32B", 61.0, fp8=False, kv_bytes_per_token=262144),
     )
 }
@@ -86,6 +89,11 @@ _DEFAULT_PARALLELISM = {
 }
 # Small cards on a plain PCIe box: four-way tensor parallelism would spend most of a step in all-reduce.
 _DEFAULT_BY_GPU = {("l40s", "llama-3.1-70b"): (2, 2), ("a6000", "llama-3.1-70b"): (2, 2)}
+
+
+def base_llm(llm: str) -> str:
+    """The model that ``llm`` is, or is a variant of; itself where it is not in the catalogue."""
+    return (LLMS[llm].variant_of or llm) if llm in LLMS else llm
 
 
 def default_parallelism(gpu: str, llm: str) -> tuple[int, int]:

@@ -53,24 +53,43 @@ def standalone_seconds(workload: Workload, cluster: Cluster) -> tuple[NDArray[np
         (calls,).
     """
     fleet = fleet_of(cluster)
-    return _critical_paths(workload, fleet.coef, fleet.max_batched.astype(np.float64))
+    latency, _, tail = critical_paths(workload, fleet.coef, fleet.max_batched.astype(np.float64))
+    return latency, tail
 
 
-def _critical_paths(
-    workload: Workload, coef: NDArray[np.float64], budgets: NDArray[np.float64]
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def critical_paths(
+    workload: Workload,
+    coef: NDArray[np.float64],
+    budgets: NDArray[np.float64],
+    cached: NDArray[np.float64] | None = None,
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """Latencies of every workflow if each stage ran alone on the instance that is fastest for it.
+
+    Parameters
+    ----------
+    coef, budgets
+        Roofline coefficients and token budgets of the instances, shapes (m, N_FEATURES) and (m,).
+    cached
+        Prompt tokens of each call that a prefix cache holds, shape (calls,); none by default.
+
+    Returns
+    -------
+    latency, ahead, tail
+        Seconds of each workflow, shape (templates,); from each stage's parents' end, and from its own end, to its
+        workflow's end, both shape (calls,).
+    """
     stage = workload.template_stages()
     child = workload.template_children()
     result = np.zeros(len(workload))
-    latency = np.zeros(stage.shape[0])
+    ahead = np.zeros(stage.shape[0])
     tail = np.zeros(stage.shape[0])
-    cached = np.zeros(stage.shape[0])
+    cached = np.zeros(stage.shape[0]) if cached is None else cached
     for t in range(len(workload)):
         _alone(
             stage, child, result[t : t + 1], workload.first_stage[t], workload.stages[t],
-            coef, budgets, cached, latency, tail,
+            coef, budgets, cached, ahead, tail,
         )  # fmt: skip
-    return result, tail
+    return result, ahead, tail
 
 
 def train(workflows: Sequence[Workflow], kinds: tuple[str, ...], cluster: Cluster) -> Training:
@@ -84,7 +103,7 @@ def train(workflows: Sequence[Workflow], kinds: tuple[str, ...], cluster: Cluste
     kind = index[stage["kind"]]
     known = kind >= 0
     fleet = fleet_of(cluster)
-    _, tail = _critical_paths(workload, fleet.coef.mean(axis=0)[None], fleet.max_batched[:1].astype(np.float64))
+    _, _, tail = critical_paths(workload, fleet.coef.mean(axis=0)[None], fleet.max_batched[:1].astype(np.float64))
     rows = stage[known]
     counts = np.bincount(kind[known], minlength=len(kinds)).astype(np.float64)
 
