@@ -73,7 +73,10 @@ def options_of(
         File of latency models, empty for the bundled ones.
     """
     many = len({c.llm for c in configurations}) > 1
-    rows = [{"gpu": c.gpu, "llm": c.llm, "tp": c.tp, "pp": c.pp, "price": float(c.price)} for c in configurations]
+    rows = [
+        {"name": f"{k}", "gpu": c.gpu, "llm": c.llm, "tp": c.tp, "pp": c.pp, "price": float(c.price)}
+        for k, c in enumerate(configurations)
+    ]
     document: dict[str, Any] = {"instance": rows, **(settings or {}), **({"latency": latency} if latency else {})}
     made = parse_cluster(document, "the catalogue").instances if rows else ()
     options = [

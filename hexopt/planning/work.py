@@ -98,8 +98,8 @@ class Work:
         Mean sizes of a class's calls, arrays of shape (k,).
     kv
         Tokens that a call's KV cache holds for itself alone when it ends, shape (k,).
-    longest
-        Tokens of the longest call, shape (k,).
+    shortest
+        Tokens of the shortest call, prompt and output, shape (k,).
     call_class
         Class of each template call, shape (calls,).
     groups
@@ -114,7 +114,7 @@ class Work:
     rate: NDArray[np.float64]
     sizes: Sizes
     kv: NDArray[np.float64]
-    longest: NDArray[np.float64]
+    shortest: NDArray[np.float64]
     call_class: NDArray[np.int64]
     groups: tuple[str, ...]
     path: NDArray[np.float64]
@@ -166,8 +166,8 @@ def work_of(demand: Demand, instances: Sequence[Instance], attainment: float, cl
             path.append(np.bincount(label[ways], minlength=len(rows)) / own.sum())
             tools = np.bincount(owner[ways], weights=stage["tool_delay"][ways], minlength=len(workload))[own].mean()
             slack.append(float(demand.deadline[own].mean()) - float(tools))
-    longest = np.zeros(len(rows))
-    np.maximum.at(longest, label, stage["prompt"] + stage["output"].astype(np.float64))
+    shortest = np.full(len(rows), np.inf)
+    np.minimum.at(shortest, label, stage["prompt"] + stage["output"].astype(np.float64))
     names = tuple(
         " ".join(
             filter(
@@ -182,7 +182,7 @@ def work_of(demand: Demand, instances: Sequence[Instance], attainment: float, cl
         rate=rate,
         sizes=Sizes(*(mean(getattr(sizes, name)) for name in Sizes.__dataclass_fields__)),
         kv=mean(sizes.new + sizes.decoded),
-        longest=longest,
+        shortest=shortest,
         call_class=label,
         groups=tuple(groups),
         path=np.array(path),

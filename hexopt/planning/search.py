@@ -1,0 +1,295 @@
+"""The cheapest fleet that keeps the promise: the model proposes, the simulator refutes, until they agree."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+
+from hexopt.planning.efficiency import Efficiency, efficiency_of
+from hexopt.planning.fleet import Fleet, Limits, Option, bill_of, within_limits
+from hexopt.planning.model import Backend, FleetModel, Solution
+from hexopt.planning.proof import Prover, Verdict
+from hexopt.planning.work import CLASSES, Work, work_of
+
+_STEP = 1.25
+"""Factor by which capacity beyond the bare need grows until a fleet passes."""
+
+
+@dataclass(frozen=True)
+class Round:
+    """One fleet that was simulated on the way.
+
+    Parameters
+    ----------
+    why
+        What made it a candidate.
+    fleet, cost
+        What was simulated, money an hour.
+    attainment, passed
+        What came of it.
+    """
+
+    why: str
+    fleet: Fleet
+    cost: float
+    attainment: float
+    passed: bool
+
+
+@dataclass(frozen=True)
+class Removal:
+    """A proven fleet less one instance, or less one node: what is left must fail for the fleet to be minimal."""
+
+    option: int
+    fleet: Fleet
+    verdict: Verdict
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The answer.
+
+    Parameters
+    ----------
+    fleet
+        Instances of each option.
+    cost
+        Money an hour.
+    bound
+        No fleet that keeps the promise costs less, money an hour.
+    verdict
+        What the simulator says of the fleet.
+    removals
+        The fleet less one instance of each option in it that may be given up.
+    rounds
+        Every fleet simulated on the way.
+    first
+        What the model said before anything was refuted.
+    simulations, seconds
+        Effort.
+    """
+
+    fleet: Fleet
+    cost: float
+    bound: float
+    verdict: Verdict
+    removals: tuple[Removal, ...]
+    rounds: tuple[Round, ...]
+    first: Solution
+    simulations: int
+    seconds: float
+
+    @property
+    def gap(self) -> float:
+        """(cost - bound) / cost; 0 where the fleet is proven to be the cheapest."""
+        return max(self.cost - self.bound, 0.0) / self.cost if self.cost > 0 else 0.0
+
+
+@dataclass(frozen=True)
+class Question:
+    """What is asked of the planner.
+
+    Parameters
+    ----------
+    target
+        Attainment that every service must reach.
+    survive
+        What the fleet must bear to lose and still reach the target: ``""``, ``instance`` (any one) or ``node`` (any
+        one, with all instances on it).
+    rounds, seconds
+        Effort at most.
+    backend
+        Solver of the model.
+    classes
+        Work classes at most.
+    """
+
+    target: float
+    survive: str = ""
+    rounds: int = 300
+    seconds: float = 300.0
+    backend: Backend = "highs"
+    classes: int = CLASSES
+
+
+class NoFleetError(ValueError):
+    """No fleet keeps the promise within the limits; the message says what binds."""
+
+
+@dataclass
+class Search:
+    """One search; what it learns of fleets at one rate and target is kept for the next question.
+
+    Parameters
+    ----------
+    prover
+        Judge, with the demand and the options.
+    limits
+        What may be bought.
+    question
+        What is asked.
+    factor
+        Factor on the demand's rate.
+    on_round
+        Told of every fleet simulated.
+    """
+
+    prover: Prover
+    limits: Limits
+    question: Question
+    factor: float = 1.0
+    on_round: Callable[[Round], None] = lambda _: None
+    refuted: list[Fleet] = field(default_factory=list)
+    rounds: list[Round] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        setting = self.prover.setting
+        demand = setting.demand if self.factor == 1.0 else setting.demand.at(self.factor)
+        instances = [option.instance for option in setting.options]
+        self.work: Work = work_of(demand, instances, self.question.target, self.question.classes)
+        self.efficiency: Efficiency = efficiency_of(self.work, setting.options)
+        self._started = time.perf_counter()
+
+    @property
+    def options(self) -> tuple[Option, ...]:
+        """What fleets are made of."""
+        return self.prover.setting.options
+
+    def cost(self, fleet: Fleet) -> float:
+        """Money an hour."""
+        return bill_of(self.options, fleet, self.limits).cost
+
+    def model(self, headroom: float = 1.0, limits: Limits | None = None) -> FleetModel:
+        """The model with all that was refuted cut off."""
+        model = FleetModel(self.work, self.efficiency, self.options, limits or self.limits, headroom)
+        for fleet in self.refuted:
+            model.cut(fleet)
+        return model
+
+    def judge(self, fleet: Fleet, why: str) -> bool:
+        """Whether ``fleet`` keeps the promise, also after the loss that it must bear."""
+        if any(_within(fleet, other) for other in self.refuted):
+            return False
+        verdict = self.prover.verdict(fleet, self.question.target, self.factor)
+        passed = verdict.attainment >= self.question.target
+        for left in self.survivors(fleet) if passed else ():
+            lost = self.prover.verdict(left, self.question.target, self.factor)
+            if lost.attainment < self.question.target:
+                passed, verdict = False, replace(verdict, attainment=lost.attainment)
+                break
+        found = Round(why, fleet, self.cost(fleet), verdict.attainment, passed)
+        self.rounds.append(found)
+        self.on_round(found)
+        if not passed:
+            self.refuted = [other for other in self.refuted if not _within(other, fleet)] + [fleet]
+        return passed
+
+    def survivors(self, fleet: Fleet) -> Iterator[Fleet]:
+        """What may be left of ``fleet`` after the loss that it must bear."""
+        for j, option in enumerate(self.options):
+            lost = 1
+            if self.question.survive == "node" and option.gpu in self.limits.offers:
+                lost = max(self.limits.offers[option.gpu].per_node // option.gpus, 1)
+            if self.question.survive and fleet[j]:
+                yield _changed(fleet, j, -min(lost, fleet[j]))
+
+    def cheapest(self) -> Plan:
+        """The cheapest fleet that keeps the promise, as far as rounds and time go.
+
+        Raises
+        ------
+        NoFleetError
+            If there is none, or none was found.
+        """
+        first = self.model().solve(self.question.backend)
+        best = self._first_passing(first)
+        bound = first.bound
+        while best is not None or self._going():
+            model = self.model()
+            if best is not None:
+                best = self._trimmed(best)
+                model.at_most(self.cost(best) - max(1e-4, 1e-5 * self.cost(best)))
+            found = self._until_passing(model, best)
+            if isinstance(found, float):
+                bound = max(bound, found)
+                break
+            best = found
+        if best is None:
+            raise NoFleetError("no fleet that was tried keeps the promise")
+        return self._answer(best, min(bound, self.cost(best)), first)
+
+    def _first_passing(self, first: Solution) -> Fleet | None:
+        """A fleet that passes, by asking the model for more capacity until one does."""
+        solution, headroom = first, 1.0
+        while solution.fleet and self._going():
+            if self.judge(solution.fleet, f"cheapest with {headroom:.2f}x the bare need"):
+                return solution.fleet
+            headroom *= _STEP
+            solution = self.model(headroom).solve(self.question.backend, 20.0)
+        return None
+
+    def _trimmed(self, fleet: Fleet) -> Fleet:
+        """``fleet`` less all instances that it can do without, dearest first."""
+        for j in sorted(range(len(fleet)), key=lambda j: -self.options[j].price):
+            while fleet[j] > self.options[j].owned and self.judge(_changed(fleet, j, -1), "one less"):
+                fleet = _changed(fleet, j, -1)
+        return fleet
+
+    def _until_passing(self, model: FleetModel, best: Fleet | None) -> Fleet | float:
+        """The next fleet that passes within the model, or the bound where there is none or effort ended."""
+        bound = 0.0
+        while True:
+            solution = model.solve(self.question.backend)
+            if solution.status == "infeasible":
+                return math.inf
+            bound = max(bound, solution.bound)
+            if not solution.fleet or not self._going():
+                return bound
+            full = self._filled(solution.fleet, best)
+            why = "cheapest that nothing refutes" + (", filled up below the best" if full != solution.fleet else "")
+            if self.judge(full, why):
+                return full
+            model.cut(full)
+
+    def _filled(self, fleet: Fleet, best: Fleet | None) -> Fleet:
+        """``fleet`` with as much more as stays cheaper than ``best``: if that fails, so does all below it."""
+        if best is None and not math.isfinite(self.limits.budget):
+            return fleet
+        most = self.limits if best is None else replace(self.limits, budget=self.cost(best) - max(1e-4, 1e-5 * self.cost(best)))
+        worth = {j: self._capacity(j) / max(o.price, 1e-9) for j, o in enumerate(self.options) if o.buyable}
+        for j in sorted(worth, key=lambda j: -worth[j]):
+            while worth[j] > 0 and within_limits(self.options, _changed(fleet, j, 1), most):
+                fleet = _changed(fleet, j, 1)
+        return fleet
+
+    def _capacity(self, j: int) -> float:
+        """How much of the demand one instance of option j can do at best."""
+        busy = self.efficiency.busy[:, j].min(axis=1)
+        done = busy < math.inf
+        return float(done.mean() / max(float((self.work.rate * busy)[done].sum()), 1e-12)) if done.any() else 0.0
+
+    def _going(self) -> bool:
+        spent = time.perf_counter() - self._started
+        return len(self.rounds) < self.question.rounds and spent < self.question.seconds
+
+    def _answer(self, fleet: Fleet, bound: float, first: Solution) -> Plan:
+        removals = []
+        for j, option in enumerate(self.options):
+            if fleet[j] > option.owned:
+                less = _changed(fleet, j, -1)
+                removals.append(Removal(j, less, self.prover.verdict(less, self.question.target, self.factor)))
+        verdict = self.prover.exactly(fleet, self.prover.seeds, self.factor)
+        return Plan(
+            fleet, self.cost(fleet), bound, verdict, tuple(removals), tuple(self.rounds), first,
+            self.prover.simulations, time.perf_counter() - self._started,
+        )  # fmt: skip
+
+
+def _changed(fleet: Fleet, j: int, by: int) -> Fleet:
+    return (*fleet[:j], fleet[j] + by, *fleet[j + 1 :])
+
+
+def _within(fleet: Fleet, other: Fleet) -> bool:
+    return all(a <= b for a, b in zip(fleet, other, strict=True))
