@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 
+from hexopt.planning.calibration import calibrated
 from hexopt.planning.efficiency import Efficiency, efficiency_of
 from hexopt.planning.fleet import Fleet, Limits, Option, bill_of, within_limits
 from hexopt.planning.model import Backend, FleetModel, Solution
@@ -149,7 +150,8 @@ class Search:
         demand = setting.demand if self.factor == 1.0 else setting.demand.at(self.factor)
         instances = [option.instance for option in setting.options]
         self.work: Work = work_of(demand, instances, self.question.target, self.question.classes)
-        self.efficiency: Efficiency = efficiency_of(self.work, setting.options)
+        at_best = efficiency_of(self.work, setting.options)
+        self.efficiency: Efficiency = calibrated(setting, self.work, at_best, self.prover.run)
         self._started = time.perf_counter()
 
     @property
