@@ -16,7 +16,8 @@ _OURS = "HEXOPT_NUMBA_CACHE_DIR"
 _ROOMS = ("hexopt", "models", "solvers", "traces")
 
 
-def _source_files() -> list[Path]:
+def source_files() -> list[Path]:
+    """Every Python file of this HexOpt, in a checkout or as installed."""
     package = Path(__file__).parent
     checkout = package.parent
     in_checkout = (checkout / "pyproject.toml").is_file()
@@ -31,7 +32,7 @@ def use_cache_of_these_sources() -> None:
     if chosen is not None and chosen != os.environ.get(_OURS):
         return
     digest = hashlib.sha256()
-    for path in _source_files():
+    for path in source_files():
         stat = path.stat()
         digest.update(f"{path}:{stat.st_mtime_ns}:{stat.st_size}\n".encode())
     base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")

@@ -1,0 +1,38 @@
+"""The options of every command that runs many simulations."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from hexopt.parallel import Runner
+
+Jobs = Annotated[int | None, typer.Option("--jobs", "-j", min=1, help="Simulations at a time; one a processor.")]
+Ray = Annotated[
+    str | None,
+    typer.Option("--ray", metavar="auto|HOST:PORT", help="Run them on a Ray cluster, this machine's or the one there."),
+]
+Resume = Annotated[
+    Path | None,
+    typer.Option("--resume", metavar="FOLDER", help="Keep finished simulations there; continue from those it has."),
+]
+
+
+@contextmanager
+def runner(title: str, jobs: int | None, ray: str | None, resume: Path | None) -> Iterator[Runner]:
+    """What runs the command's simulations, with a bar of that title while it does."""
+    from hexopt.cli import console
+    from hexopt.parallel import Runner
+
+    if resume is not None:
+        console.check_folder("--resume", resume)
+    with (
+        console.counting_bar(title) as progress,
+        Runner(jobs, ray=ray, store=resume, progress=progress) as made,
+    ):
+        yield made
