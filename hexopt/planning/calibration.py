@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hexopt.planning.demand import Demand, Service
-from hexopt.planning.efficiency import Efficiency, efficiency_of
+from hexopt.planning.efficiency import efficiency_of
 from hexopt.planning.fleet import cluster_of
 from hexopt.planning.proof import Map, Setting, here
 from hexopt.planning.work import Work, work_of
@@ -32,15 +32,15 @@ _LARGE = 1.3
 """Factor from which an option is flooded with each class alone."""
 
 
-def calibrated(setting: Setting, work: Work, efficiency: Efficiency, run: Map = here) -> Efficiency:
-    """``efficiency`` with busy seconds as measured, where that is more."""
+def factors(setting: Setting, work: Work, run: Map = here) -> NDArray[np.float64]:
+    """By what the busy seconds of each class on each option must be multiplied, shape (k, m), at least 1."""
     options = range(len(setting.options))
     mix = np.array(run(_factor, [(j, -1) for j in options], (setting, work)))
     factor = np.tile(mix, (len(work), 1))
     poor = [(j, k) for j in options if mix[j] > _LARGE for k in range(len(work))]
     for (j, k), alone in zip(poor, run(_factor, poor, (setting, work)), strict=True):
         factor[k, j] = min(factor[k, j], alone)
-    return replace(efficiency, busy=efficiency.busy * np.maximum(SURPLUS * factor, 1.0)[:, :, None])
+    return np.maximum(SURPLUS * factor, 1.0)
 
 
 def _factor(shared: tuple[Setting, Work], flood: tuple[int, int]) -> float:

@@ -153,9 +153,7 @@ class Demand:
                 rounds = -(-count // len(service.workflows))
                 own = np.concatenate([rng.permutation(len(service.workflows)) for _ in range(rounds)])[:count]
                 bursty = self.arrivals == "gamma"
-                when = (
-                    gamma(service.rate, count, rng, self.burstiness) if bursty else poisson(service.rate, count, rng)
-                )
+                when = gamma(service.rate, count, rng, self.burstiness) if bursty else poisson(service.rate, count, rng)
             picks.append(first + own)
             times.append(when)
         together = np.concatenate(times)
@@ -163,9 +161,7 @@ class Demand:
         return np.concatenate(picks)[order], together[order]
 
 
-def _replayed(
-    service: Service, count: int, rng: np.random.Generator
-) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+def _replayed(service: Service, count: int, rng: np.random.Generator) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     """The trace from a random place on, round and round, as fast as the rate asks for."""
     arrival = np.array([w.arrival for w in service.workflows])
     order = np.argsort(arrival, kind="stable")

@@ -121,12 +121,23 @@ class Limits:
     budget
         Money an hour.
     spot_share
-        Share of the GPUs bought that may be spot ones.
+        Share of the instances of each option that may be spot ones.
+    least, most
+        Instances of each option at least and at most, the owned ones among them; empty for any number.
     """
 
     offers: dict[str, GpuOffer]
     budget: float = math.inf
     spot_share: float = 0.0
+    least: Fleet = ()
+    most: Fleet = ()
+
+    def range_of(self, j: int, option: Option) -> tuple[int, int | None]:
+        """Least and most instances of option ``j``; None for any number."""
+        low = max(option.owned, self.least[j] if self.least else 0)
+        if not option.buyable:
+            return option.owned, option.owned
+        return low, (max(self.most[j], low) if self.most else None)
 
 
 @dataclass(frozen=True)
@@ -182,9 +193,12 @@ def whole_nodes(limits: Limits, gpu: str) -> bool:
 
 
 def within_limits(options: Sequence[Option], fleet: Fleet, limits: Limits) -> bool:
-    """Whether ``fleet`` can be bought: inventory of each GPU type, and the budget."""
+    """Whether ``fleet`` can be bought: inventory of each GPU type, the budget, and how many of each option."""
     used: dict[str, int] = {}
-    for option, count in zip(options, fleet, strict=True):
+    for j, (option, count) in enumerate(zip(options, fleet, strict=True)):
+        least, most = limits.range_of(j, option)
+        if count < least or (most is not None and count > most):
+            return False
         used[option.gpu] = used.get(option.gpu, 0) + (count - option.owned) * option.gpus
     for gpu, gpus in used.items():
         offer = limits.offers.get(gpu)

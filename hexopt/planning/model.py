@@ -90,15 +90,14 @@ class FleetModel:
     def _instances(self) -> None:
         pulp, limits = self.pulp, self.limits
         self.count = [
-            pulp.LpVariable(f"n_{j}", o.owned, None if o.buyable else o.owned, pulp.LpInteger)
-            for j, o in enumerate(self.options)
+            pulp.LpVariable(f"n_{j}", *limits.range_of(j, o), cat=pulp.LpInteger) for j, o in enumerate(self.options)
         ]
         cost = []
         for gpu in dict.fromkeys(option.gpu for option in self.options):
             own = [j for j, o in enumerate(self.options) if o.gpu == gpu and o.buyable]
             if not own:
                 continue
-            gpus = pulp.lpSum(self.options[j].gpus * self.count[j] for j in own)
+            gpus = self.gpus_of(gpu)
             offer = limits.offers.get(gpu)
             if offer is not None and whole_nodes(limits, gpu):
                 most = None if offer.max is None else offer.max // offer.per_node
@@ -115,6 +114,11 @@ class FleetModel:
         if math.isfinite(limits.budget):
             self.problem += total <= limits.budget, "budget"
         self._total = total
+
+    def gpus_of(self, gpu: str) -> Any:
+        """The GPUs of a type that are bought, as an expression."""
+        own = [j for j, o in enumerate(self.options) if o.gpu == gpu and o.buyable]
+        return self.pulp.lpSum(self.options[j].gpus * self.count[j] for j in own)
 
     def _spot(self, gpu: str, own: list[int]) -> list[Any]:
         """Savings by spot instances of one GPU type."""
@@ -186,6 +190,35 @@ class FleetModel:
         self.problem.constraints.pop("at_most", None)
         self.problem += self._total <= cost, "at_most"
 
+    def fewest(self, gpu: str, backend: Backend = "highs") -> int | None:
+        """The fewest GPUs of a type with which the model can be met, whatever else it takes; None if it cannot."""
+        self.problem.setObjective(self.gpus_of(gpu))
+        self.problem.solve(self._solver(backend, None))
+        found = self.problem.sol_status == self.pulp.LpSolutionOptimal
+        gpus = round(self.pulp.value(self.problem.objective) or 0.0) if found else None
+        self.problem.setObjective(self._total)
+        return gpus
+
+    def shadow_prices(self) -> dict[str, float]:
+        """Money an hour that a unit more of each limit would save, were parts of instances to be had.
+
+        Rows are ``inventory_GPU`` and ``nodes_of_GPU`` (GPUs), ``budget`` and ``deadline_G`` (seconds, of group G);
+        duals of the linear relaxation. Rows that do not bind are left out.
+        """
+        kinds = {v.name: v.cat for v in self.problem.variables()}
+        for v in self.problem.variables():
+            v.cat = self.pulp.LpContinuous
+        self.problem.solve(self.pulp.HiGHS(msg=False))
+        said = ("inventory_", "nodes_of_", "budget", "deadline_")
+        duals = {
+            name: -float(row.pi or 0.0)
+            for name, row in self.problem.constraints.items()
+            if name.startswith(said) and abs(row.pi or 0.0) > 1e-9
+        }
+        for v in self.problem.variables():
+            v.cat = kinds[v.name]
+        return duals
+
     def solve(self, backend: Backend = "highs", time_limit: float | None = None) -> Solution:
         """Solve to proven optimality, or as far as the time goes."""
         started = time.perf_counter()
@@ -199,7 +232,10 @@ class FleetModel:
         if not found:
             said = "infeasible" if status == "Infeasible" else "unknown"
             bound = math.inf if said == "infeasible" else 0.0
-            return Solution(said, (), math.inf, bound, nothing, **size, build_seconds=self.build_seconds, solve_seconds=seconds)
+            return Solution(
+                said, (), math.inf, bound, nothing,
+                **size, build_seconds=self.build_seconds, solve_seconds=seconds,
+            )  # fmt: skip
         cost = float(self.pulp.value(self._total) or 0.0)
         optimal = self.problem.sol_status == self.pulp.LpSolutionOptimal
         bound = cost if optimal else 0.0

@@ -193,6 +193,8 @@ class Prover:
     seeds: int = 5
     most_seeds: int = 15
     run: Map = here
+    factors: dict[int, NDArray[np.float64]] = field(default_factory=dict, init=False, repr=False)
+    """Measured by :mod:`hexopt.planning.calibration`, by the number of classes."""
     _known: dict[tuple[Fleet, float], list[Sample]] = field(default_factory=dict, init=False, repr=False)
     simulations: int = field(default=0, init=False)
 

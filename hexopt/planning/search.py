@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 
-from hexopt.planning.calibration import calibrated
+from hexopt.planning.calibration import factors
 from hexopt.planning.efficiency import Efficiency, efficiency_of
 from hexopt.planning.fleet import Fleet, Limits, Option, bill_of, within_limits
 from hexopt.planning.model import Backend, FleetModel, Solution
@@ -151,7 +151,11 @@ class Search:
         instances = [option.instance for option in setting.options]
         self.work: Work = work_of(demand, instances, self.question.target, self.question.classes)
         at_best = efficiency_of(self.work, setting.options)
-        self.efficiency: Efficiency = calibrated(setting, self.work, at_best, self.prover.run)
+        known = self.prover.factors
+        if self.question.classes not in known:
+            known[self.question.classes] = factors(setting, self.work, self.prover.run)
+        busy = at_best.busy * known[self.question.classes][:, :, None]
+        self.efficiency: Efficiency = replace(at_best, busy=busy)
         self._started = time.perf_counter()
 
     @property
@@ -212,7 +216,7 @@ class Search:
             model = self.model()
             if best is not None:
                 best = self._trimmed(best)
-                model.at_most(self.cost(best) - max(1e-4, 1e-5 * self.cost(best)))
+                model.at_most(_below(self.cost(best)))
             found = self._until_passing(model, best)
             if isinstance(found, float):
                 bound = max(bound, found)
@@ -221,6 +225,16 @@ class Search:
         if best is None:
             raise NoFleetError("no fleet that was tried keeps the promise")
         return self._answer(best, min(bound, self.cost(best)), first)
+
+    def any_passing(self) -> tuple[Fleet | None, bool]:
+        """A fleet that keeps the promise within the limits, or None; and whether that answer is proven."""
+        first = self.model().solve(self.question.backend)
+        found: Fleet | float | None = self._first_passing(first)
+        if found is None:
+            found = self._until_passing(self.model(), None)
+        if isinstance(found, float):
+            return None, found == math.inf
+        return found, True
 
     def _first_passing(self, first: Solution) -> Fleet | None:
         """A fleet that passes, by asking the model for more capacity until one does."""
@@ -259,7 +273,7 @@ class Search:
         """``fleet`` with as much more as stays cheaper than ``best``: if that fails, so does all below it."""
         if best is None and not math.isfinite(self.limits.budget):
             return fleet
-        most = self.limits if best is None else replace(self.limits, budget=self.cost(best) - max(1e-4, 1e-5 * self.cost(best)))
+        most = self.limits if best is None else replace(self.limits, budget=_below(self.cost(best)))
         worth = {j: self._capacity(j) / max(o.price, 1e-9) for j, o in enumerate(self.options) if o.buyable}
         for j in sorted(worth, key=lambda j: -worth[j]):
             while worth[j] > 0 and within_limits(self.options, _changed(fleet, j, 1), most):
@@ -287,6 +301,11 @@ class Search:
             fleet, self.cost(fleet), bound, verdict, tuple(removals), tuple(self.rounds), first,
             self.prover.simulations, time.perf_counter() - self._started,
         )  # fmt: skip
+
+
+def _below(cost: float) -> float:
+    """Money an hour that is clearly less, beyond a solver's tolerance."""
+    return cost - max(1e-4, 1e-5 * cost)
 
 
 def _changed(fleet: Fleet, j: int, by: int) -> Fleet:

@@ -13,8 +13,9 @@ from hexopt.planning.demand import Demand
 from hexopt.simulation.experiment import critical_paths
 from hexopt.traces.workflow import Workflow
 
-TIERS = (0.5, 0.8)
-"""Shares of a service's workflows, shortest first, at which they are told apart: short, middling, long."""
+TIERS = (0.5, 0.8, 0.95)
+"""Shares of a service's workflows, shortest first, at which they are told apart."""
+_TIER_NAMES = ("short", "middling", "long", "longest")
 CLASSES = 50
 """Classes at most."""
 
@@ -132,7 +133,7 @@ def work_of(demand: Demand, instances: Sequence[Instance], attainment: float, cl
     instances
         One of each option; the longest way through a workflow is measured on the mean of them.
     attainment
-        Share of the workflows that must be in time: a service's longest others are in no group, as they may be late.
+        Share of the workflows that must be in time; a tier of which half may be late is in no group.
     classes
         Classes at most; sizes are told apart more coarsely until that holds.
     """
@@ -147,7 +148,7 @@ def work_of(demand: Demand, instances: Sequence[Instance], attainment: float, cl
         own = np.flatnonzero(service == s)
         rank = np.empty(len(own))
         rank[np.argsort(seconds[own], kind="stable")] = (np.arange(len(own)) + 0.5) / len(own)
-        tier[own] = np.searchsorted(TIERS, rank) + (rank > attainment)
+        tier[own] = np.searchsorted(TIERS, rank)
     label, rows = _labels(stage["kind"], service[owner], tier[owner], sizes, classes)
     rate = np.bincount(label, weights=demand.template_rate[owner], minlength=len(rows))
 
@@ -159,7 +160,7 @@ def work_of(demand: Demand, instances: Sequence[Instance], attainment: float, cl
     for s, kept in enumerate(demand.services):
         for t in range(len(TIERS) + 1):
             own = (service == s) & (tier == t)
-            if not own.any():
+            if not own.any() or 1.0 - attainment >= 0.5 * own.sum() / (service == s).sum():
                 continue
             ways = own[owner] & on_path
             groups.append(_name(kept.name, t, len(demand.services)))
@@ -185,13 +186,13 @@ def work_of(demand: Demand, instances: Sequence[Instance], attainment: float, cl
         shortest=shortest,
         call_class=label,
         groups=tuple(groups),
-        path=np.array(path),
+        path=np.array(path).reshape(len(path), len(rows)),
         slack=np.array(slack),
     )
 
 
 def _name(service: str, tier: int, services: int) -> str:
-    which = ("short", "middling", "long", "longest")[tier]
+    which = _TIER_NAMES[tier]
     return which if services == 1 else f"{service} {which}"
 
 
