@@ -128,6 +128,15 @@ def test_a_bucket_that_nothing_serves_is_named():
     check(table, cheapest_by_throughput(table))
 
 
+@pytest.mark.parametrize("backend", ["highs", "cbc"])
+def test_a_fleet_found_in_little_time_comes_with_a_bound(backend):
+    table = random_table(1, gpus=12, buckets=120, rate=300.0)
+    plan = cheapest_by_throughput(table, backend=backend, time_limit=1.0)
+    check(table, plan)
+    alone = [p * np.ceil((table.demand / t).sum()) for t, p in zip(table.throughput[1:], table.price[1:], strict=True)]
+    assert 0.0 < plan.bound <= plan.cost <= min(alone) and plan.gap == pytest.approx(1.0 - plan.bound / plan.cost)
+
+
 def test_wrong_arguments_are_refused():
     table = random_table(0)
     with pytest.raises(ValueError, match="max_gpus: unknown GPU 'tpu', expected one of gpu0, gpu1, gpu2"):

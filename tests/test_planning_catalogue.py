@@ -66,6 +66,11 @@ def test_a_price_of_ones_own_brings_its_own_spot_price_and_source(tmp_path):
     assert (mine.spot_source, mine.date) == ("our contract", "2026-11")
 
 
+@pytest.mark.parametrize("written", ["2026-11-02", '"2026-11-02"'])
+def test_a_date_may_be_tomls_own(tmp_path, written):
+    assert load(tmp_path, f'[[gpu]]\nname = "h100"\ndate = {written}\n').offer("h100").date == "2026-11-02"
+
+
 def test_a_spot_price_alone_leaves_the_price_on_demand(tmp_path):
     mine = load(tmp_path, '[[gpu]]\nname = "h100"\nspot_price = 1.0\n').offer("h100")
     theirs = BUNDLED.offer("h100")
@@ -119,6 +124,7 @@ H100 = '[[gpu]]\nname = "h100"\n'
         (H100 + "per_node = 0\n", r"gpu\[0\]\.per_node: "),
         (H100 + "cost = 3\n", r"gpu\[0\]\.cost: Extra inputs"),
         (H100 + 'date = "last week"\n', r"gpu\[0\]\.date: "),
+        (H100 + "date = 2026-11-02T10:00:00\n", r"gpu\[0\]\.date: "),
         ("[[gpu]]\nprice = 3\n", r"gpu\[0\]\.name: Field required"),
         (H100 + H100, r"gpu\[1\]\.name: a second row of 'h100'"),
         ('[[gpu]]\nname = "h900"\n', r"gpu\[0\]\.name: unknown GPU 'h900', expected one .*: a100, "),

@@ -81,6 +81,8 @@ def cheapest_by_throughput(
     ------
     InfeasibleError
         Naming a bucket that no GPU type serves, or how much of the rate the inventory can serve.
+    ValueError
+        If an argument is wrong, or the time is too short to find any fleet.
     """
     started = time.perf_counter()
     most = _inventory(table, max_gpus or {})
@@ -99,7 +101,7 @@ def cheapest_by_throughput(
         model += pulp.lpSum(terms) == 1
     model.solve(_solver(pulp, backend, time_limit - (time.perf_counter() - started)))
     if model.sol_status not in (pulp.LpSolutionOptimal, pulp.LpSolutionIntegerFeasible):
-        raise InfeasibleError(f"{_source(table)}no fleet was found in {time_limit:g} s by {backend}")
+        raise ValueError(f"{_source(table)}{backend} found no fleet in {time_limit:g} s, give it more time")
     found = np.array([round(n.varValue) for n in count])
     cost = float(table.price @ found)
     bound = cost if model.sol_status == pulp.LpSolutionOptimal else max(_floor(table, load), _proven(model, backend))

@@ -5,11 +5,12 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from datetime import date
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from hexopt.models.cells import LatencyCell, LatencyError, LatencyModels, bundled_latency, read_latency
 
@@ -118,6 +119,11 @@ class Configuration:
     cell: LatencyCell = field(repr=False)
 
 
+def _as_text(value: Any) -> Any:
+    """TOML's own dates as their text."""
+    return value.isoformat() if type(value) is date else value
+
+
 class _GpuRow(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
@@ -131,7 +137,7 @@ class _GpuRow(BaseModel):
     memory_gib: float | None = Field(default=None, gt=0, allow_inf_nan=False)
     bandwidth: float | None = Field(default=None, gt=0, allow_inf_nan=False)
     source: str | None = None
-    date: str | None = Field(default=None, pattern=r"^\d{4}(-\d{2}(-\d{2})?)?$")
+    date: Annotated[str, BeforeValidator(_as_text), Field(pattern=r"^\d{4}(-\d{2}(-\d{2})?)?$")] | None = None
     spot_source: str | None = None
 
 
