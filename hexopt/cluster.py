@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import tomllib
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
@@ -179,6 +181,42 @@ def parse_cluster(document: dict[str, Any], where: str, default_name: str = "clu
         )
     latency = "" if parsed.latency is None else str((Path(where).parent / parsed.latency).resolve())
     return Cluster(parsed.name or default_name, tuple(rows), where, latency)
+
+
+def cluster_toml(cluster: Cluster, urls: Sequence[str] = (), speed_up: float = 1.0) -> str:
+    """The cluster as the text of a file that :func:`load_cluster` reads, with every setting written out.
+
+    Parameters
+    ----------
+    urls
+        Base URLs of the servers that are its instances, where there are some.
+    speed_up
+        How much faster than the cluster those are.
+    """
+    lines = [f"name = {json.dumps(cluster.name)}"]
+    if cluster.latency:
+        lines.append(f"latency = {json.dumps(cluster.latency)}")
+    for k, instance in enumerate(cluster.instances):
+        cell = instance.cell.cell
+        row = {
+            "name": instance.name,
+            **({"url": urls[k]} if urls else {}),
+            "gpu": cell.gpu,
+            "llm": cell.llm,
+            "tp": cell.tp,
+            "pp": cell.pp,
+            "max_num_seqs": instance.max_num_seqs,
+            "max_num_batched_tokens": instance.max_num_batched_tokens,
+            "block_size": instance.block_size,
+            "max_model_len": instance.max_model_len,
+            "kv_tokens": instance.kv_tokens,
+            "prefix_caching": instance.prefix_caching,
+            "price": instance.price,
+            "speed": instance.speed * speed_up,
+        }
+        # JSON's strings, numbers and booleans are TOML's.
+        lines += ["", "[[instance]]", *(f"{key} = {json.dumps(value)}" for key, value in row.items())]
+    return "\n".join(lines) + "\n"
 
 
 def _replicas(cluster: _ClusterFile, row: _InstanceRow, models: LatencyModels, where: str) -> list[Instance]:

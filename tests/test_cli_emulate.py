@@ -13,14 +13,14 @@ from pathlib import Path
 import pytest
 from command_line import call
 
-from hexopt.cli.emulate import live_cluster
+from hexopt.cluster import cluster_toml
 from hexopt.cluster import load_cluster
 
 
 def test_the_cluster_file_it_writes_is_the_cluster_as_fast_as_it_is_emulated(tmp_path):
     fleet = load_cluster("hetero-1")
     file = tmp_path / "live.toml"
-    file.write_text(live_cluster(fleet, [f"http://127.0.0.1:{9000 + k}" for k in range(4)], 20.0))
+    file.write_text(cluster_toml(fleet, [f"http://127.0.0.1:{9000 + k}" for k in range(4)], 20.0))
     live = load_cluster(file)
     assert [replace(i, speed=i.speed / 20.0, url="") for i in live.instances] == list(fleet.instances)
     assert [i.url[-4:] for i in live.instances] == ["9000", "9001", "9002", "9003"]

@@ -7,7 +7,7 @@ from typing import Any
 
 import typer
 
-from hexopt.cli import demo, emulate, models, profile, serve, simulate, solver, traces
+from hexopt.cli import demo, emulate, models, plan, profile, serve, simulate, solver, traces
 
 app = typer.Typer(
     name="hexopt",
@@ -21,6 +21,7 @@ app.command("demo")(demo.demo)
 app.command("emulate")(emulate.emulate)
 app.command("solve")(solver.solve)
 app.command("explain")(solver.explain)
+app.command("plan")(plan.plan)
 app.command("serve")(serve.serve)
 app.command("train")(models.train)
 app.add_typer(profile.app, name="profile")

@@ -88,6 +88,13 @@ def counting_bar(title: str) -> Iterator[Any]:
         yield lambda done, total: progress.update(task, completed=done, total=total)
 
 
+@contextmanager
+def live_line() -> Iterator[Any]:
+    """What shows one line that changes, on a terminal."""
+    with err.status("Starting (the first run compiles the simulator)") as status:
+        yield lambda text: status.update(text)
+
+
 def ratio(value: float) -> str:
     """A multiple for people."""
     return "∞" if value == float("inf") else f"{value:.2f}"

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -54,6 +52,7 @@ def emulate(
     row |= {"max_model_len": max_model_len}
     fleet = _fleet(cluster, {name: value for name, value in row.items() if value is not None}, prefix_caching)
     from hexopt.cli import console
+    from hexopt.cluster import cluster_toml
     from hexopt.emulation.fleet import Fleet, Settings
 
     if cluster_out is not None:
@@ -66,36 +65,8 @@ def emulate(
         print(f"{url}  {name}", flush=True)
     if cluster_out is not None:
         with atomic_write(cluster_out) as stream:
-            stream.write(live_cluster(fleet, servers.urls, speed_up))
+            stream.write(cluster_toml(fleet, servers.urls, speed_up))
     servers.run()
-
-
-def live_cluster(fleet: Cluster, urls: Sequence[str], speed_up: float) -> str:
-    """The cluster as a TOML file for ``hexopt serve``: where its servers are, and as fast as they are emulated."""
-    lines = [f"name = {json.dumps(fleet.name)}"]
-    if fleet.latency:
-        lines.append(f"latency = {json.dumps(fleet.latency)}")
-    for instance, url in zip(fleet.instances, urls, strict=True):
-        cell = instance.cell.cell
-        row = {
-            "name": instance.name,
-            "url": url,
-            "gpu": cell.gpu,
-            "llm": cell.llm,
-            "tp": cell.tp,
-            "pp": cell.pp,
-            "max_num_seqs": instance.max_num_seqs,
-            "max_num_batched_tokens": instance.max_num_batched_tokens,
-            "block_size": instance.block_size,
-            "max_model_len": instance.max_model_len,
-            "kv_tokens": instance.kv_tokens,
-            "prefix_caching": instance.prefix_caching,
-            "price": instance.price,
-            "speed": instance.speed * speed_up,
-        }
-        # JSON's strings, numbers and booleans are TOML's.
-        lines += ["", "[[instance]]", *(f"{key} = {json.dumps(value)}" for key, value in row.items())]
-    return "\n".join(lines) + "\n"
 
 
 def _fleet(cluster: str | None, row: dict[str, Any], prefix_caching: bool) -> Cluster:

@@ -143,30 +143,18 @@ def _with_settings(
     freeze: bool,
 ) -> list[Policy]:
     """The policies, with the flags of the rolling horizon where they are one."""
+    from hexopt.cli import units
     from hexopt.policies.rolling_horizon import RollingHorizon
 
     given: dict[str, Any] = {"solver": solver, "objective": weights}
-    given |= {"epoch": _seconds("--epoch", epoch), "time_limit": _seconds("--time-limit", time_limit)}
+    for name, text in (("epoch", epoch), ("time_limit", time_limit)):
+        given[name] = None if text is None else units.seconds(f"--{name.replace('_', '-')}", text)
     given |= {"freeze": freeze or None}
     given = {name: value for name, value in given.items() if value is not None}
     if given and not any(isinstance(policy, RollingHorizon) for policy in policies):
         flags = "--solver, --epoch, --time-limit, --weights and --freeze-solver"
         raise ValueError(f"{flags} are rolling-horizon's: give --policy rolling-horizon")
     return [replace(policy, **given) if isinstance(policy, RollingHorizon) else policy for policy in policies]
-
-
-def _seconds(flag: str, text: str | None) -> float | None:
-    """``200ms``, ``0.2s`` or ``0.2`` in seconds."""
-    if text is None:
-        return None
-    number, scale = (text[:-2], 1e-3) if text.endswith("ms") else (text.removesuffix("s"), 1.0)
-    try:
-        value = scale * float(number)
-    except ValueError:
-        value = math.nan
-    if not 0.0 < value < math.inf:
-        raise ValueError(f"{flag} is {text!r}, expected a time such as 20ms or 0.2s")
-    return value
 
 
 def _check_positive(**flags: float | None) -> None:

@@ -162,7 +162,8 @@ class Bill:
 def bill_of(options: Sequence[Option], fleet: Fleet, limits: Limits) -> Bill:
     """What ``fleet`` costs: of each option at most ``spot_share`` as spot instances, where they are cheaper.
 
-    Where spot GPUs of a type are few, those go first that save most a GPU. Whole nodes are paid whole, never as spot ones.
+    Where spot GPUs of a type are few, those go first that save most a GPU. Whole nodes are paid whole, never as
+    spot ones.
     """
     bought = [count - option.owned for option, count in zip(options, fleet, strict=True)]
     left = {gpu: math.inf if offer.max_spot is None else offer.max_spot for gpu, offer in limits.offers.items()}

@@ -75,7 +75,7 @@ def _best(search: Search) -> str:
 
 def _without(search: Search, wider: Limits, what: str, limits: Limits) -> list[str]:
     """What would do if ``what`` were not limited: the budget, a GPU type, or (empty) anything."""
-    other = Search(search.prover, wider, search.question, search.factor, search.on_round, list(search.refuted))
+    other = Search(search.prover, wider, search.question, search.factor, search.on_round, dict(search.refuted))
     least = other.model().fewest(what) if what in limits.offers else None
     try:
         plan = other.cheapest()
@@ -83,7 +83,8 @@ def _without(search: Search, wider: Limits, what: str, limits: Limits) -> list[s
         return []
     if what == "budget":
         return [
-            f"the budget binds: {plan.cost:.2f} an hour is enough, {plan.bound:.2f} is needed (it is {limits.budget:.2f})"
+            f"the budget binds: {plan.cost:.2f} an hour is enough, {plan.bound:.2f} is needed "
+            f"(it is {limits.budget:.2f})"
         ]
     if what:
         used = sum(n * o.gpus for n, o in zip(plan.fleet, search.options, strict=True) if o.gpu == what and o.buyable)

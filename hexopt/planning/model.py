@@ -1,7 +1,7 @@
 """The fleet model: which instances to buy, as a mixed-integer linear program in PuLP.
 
-n[j] instances of option j are bought; x[k, j, p] is the share of work class k that runs on option j in decode batches of
-size p. The model asks for less than any fleet needs that keeps the promise (:mod:`hexopt.planning.efficiency`): no
+n[j] instances of option j are bought; x[k, j, p] is the share of work class k that runs on option j in decode batches
+of size p. The model asks for less than any fleet needs that keeps the promise (:mod:`hexopt.planning.efficiency`): no
 waiting, no bad luck, on average. So its optimum bounds the cost of every such fleet from below; which fleet does keep
 the promise is for the simulator to say, and what it refutes is cut off here. ``docs/planning.md`` has the mathematics.
 """
@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from hexopt.planning.dominance import Dominance
 from hexopt.planning.efficiency import Efficiency
 from hexopt.planning.fleet import Fleet, Limits, Option, whole_nodes
 from hexopt.planning.work import Work
@@ -67,6 +68,8 @@ class FleetModel:
     ----------
     headroom
         Factor by which capacity and speed must exceed what the work needs at best; only 1 gives a bound.
+    dominance
+        The order of the options; made of ``efficiency`` by default.
     """
 
     def __init__(
@@ -76,12 +79,14 @@ class FleetModel:
         options: Sequence[Option],
         limits: Limits,
         headroom: float = 1.0,
+        dominance: Dominance | None = None,
     ) -> None:
         self.pulp = extra("pulp")
         started = time.perf_counter()
         self.options, self.limits, self.work = tuple(options), limits, work
+        self.dominance = dominance or Dominance(options, efficiency)
         self.problem = self.pulp.LpProblem("fleet", self.pulp.LpMinimize)
-        self._thresholds: dict[tuple[int, int], Any] = {}
+        self._thresholds: dict[tuple[tuple[int, ...], int], Any] = {}
         self._cuts = 0
         self._instances()
         self._flows(work, efficiency, headroom)
@@ -163,27 +168,25 @@ class FleetModel:
         kind = {"==": self.pulp.LpConstraintEQ, "<=": self.pulp.LpConstraintLE, ">=": self.pulp.LpConstraintGE}[sense]
         self.problem += self.pulp.LpConstraint(expression, kind, name, right)
 
-    def cut(self, fleet: Fleet) -> None:
-        """Forbid ``fleet`` and every fleet that has no more of anything.
+    def cut(self, fleet: Fleet, clearly: bool = False) -> None:
+        """Forbid ``fleet`` and every fleet with no more of anything; if it failed ``clearly``, all that are no better.
 
-        Raises
-        ------
-        ValueError
-            If nothing could be more, so that no fleet is left.
+        The latter are those of :mod:`hexopt.planning.dominance`.
         """
-        more = [self._at_least(j, fleet[j] + 1) for j, option in enumerate(self.options) if option.buyable]
-        if not more:
-            raise ValueError("there is nothing to buy")
+        sets = self.dominance.sets(fleet) if clearly else (((j,), n) for j, n in enumerate(fleet))
+        more = [self._more_than(members, count) for members, count in sets]
         self._cuts += 1
         self.problem += self.pulp.lpSum(more) >= 1, f"cut_{self._cuts}"
 
-    def _at_least(self, j: int, level: int) -> Any:
-        """The binary variable that may be 1 only if there are at least ``level`` of option j."""
-        if (j, level) not in self._thresholds:
-            y = self.pulp.LpVariable(f"more_{j}_{level}", cat=self.pulp.LpBinary)
-            self._thresholds[j, level] = y
-            self.problem += self.count[j] >= level * y, f"at_least_{j}_{level}"
-        return self._thresholds[j, level]
+    def _more_than(self, members: tuple[int, ...], count: int) -> Any:
+        """The binary variable that may be 1 only if there are more than ``count`` instances of these options."""
+        key = members, count
+        if key not in self._thresholds:
+            y = self.pulp.LpVariable(f"more_{len(self._thresholds)}", cat=self.pulp.LpBinary)
+            self._thresholds[key] = y
+            instances = self.pulp.lpSum(self.count[j] for j in members)
+            self.problem += instances >= (count + 1) * y, f"at_least_{len(self._thresholds)}"
+        return self._thresholds[key]
 
     def at_most(self, cost: float) -> None:
         """Only fleets of at most this much money an hour from now on."""
@@ -218,6 +221,15 @@ class FleetModel:
         for v in self.problem.variables():
             v.cat = kinds[v.name]
         return duals
+
+    def richest(self, worth: Sequence[float], time_limit: float) -> Fleet:
+        """A fleet of most ``worth``, the sum over its instances, within the model; empty where none was found."""
+        self.problem.setObjective(-self.pulp.lpSum(w * n for w, n in zip(worth, self.count, strict=True)))
+        solver = self.pulp.HiGHS(msg=False, timeLimit=time_limit, gapRel=0.01, threads=1)
+        self.problem.solve(solver)
+        self.problem.setObjective(self._total)
+        found = self.problem.sol_status in (self.pulp.LpSolutionOptimal, self.pulp.LpSolutionIntegerFeasible)
+        return tuple(round(count.value()) for count in self.count) if found else ()
 
     def solve(self, backend: Backend = "highs", time_limit: float | None = None) -> Solution:
         """Solve to proven optimality, or as far as the time goes."""

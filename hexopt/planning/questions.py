@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from hexopt.planning.demand import Demand, DemandError
 from hexopt.planning.fleet import Fleet, Limits, Option
 from hexopt.planning.proof import Prover, Setting, Verdict
 from hexopt.planning.search import NoFleetError, Plan, Question, Round, Search
@@ -32,9 +33,9 @@ def front(
     prover: Prover, limits: Limits, question: Question, targets: Sequence[float], on_round: Told = _nobody
 ) -> list[Point]:
     """The cheapest fleet for each target, ascending: what a little more attainment costs."""
-    points, refuted = [], list[Fleet]()
+    points, refuted = list[Point](), dict[Fleet, float]()
     for target in sorted(targets):
-        search = Search(prover, limits, replace(question, target=target), 1.0, on_round, list(refuted))
+        search = Search(prover, limits, replace(question, target=target), 1.0, on_round, dict(refuted))
         points.append(_point(search, target, 1.0))
         # What misses this target misses a higher one.
         refuted = search.refuted
@@ -45,9 +46,9 @@ def sweep(
     prover: Prover, limits: Limits, question: Question, rates: Sequence[float], on_round: Told = _nobody
 ) -> list[Point]:
     """The cheapest fleet at each factor on the rate, ascending."""
-    points, refuted = [], list[Fleet]()
+    points, refuted = list[Point](), dict[Fleet, float]()
     for factor in sorted(rates):
-        search = Search(prover, limits, question, factor, on_round, list(refuted))
+        search = Search(prover, limits, question, factor, on_round, dict(refuted))
         points.append(_point(search, question.target, factor))
         # What is too small at this rate is too small at a higher one.
         refuted = search.refuted
@@ -105,8 +106,8 @@ def nested(
 ) -> Growth:
     """Fleets for periods of different rates that only grow with the rate.
 
-    Two ways are tried, and the cheaper one counts: from the smallest rate up, each fleet added to the last; and from the
-    largest down, each fleet chosen from the last.
+    Two ways are tried, and the cheaper one counts: from the smallest rate up, each fleet added to the last; and from
+    the largest down, each fleet chosen from the last.
 
     Raises
     ------
@@ -154,6 +155,44 @@ def _one_way(
         fleet = plans[rate].fleet
         bounds = replace(limits, least=fleet) if up else replace(limits, most=fleet)
     return plans
+
+
+def hours_of(demand: Demand) -> list[float]:
+    """Factor on the mean rate of each hour of a day, from the arrival times of the demand's traces.
+
+    Raises
+    ------
+    DemandError
+        If they span less than a day.
+    """
+    counts = np.zeros(24)
+    for service in demand.services:
+        times = np.array([w.arrival for w in service.workflows])
+        span = float(times.max() - times.min())
+        if span < 23.0 * 3600.0:
+            raise DemandError(f"workload {service.name!r}: the trace spans {span / 3600.0:.3g} h, expected a day")
+        hours = ((times - times.min()) // 3600.0).astype(np.int64) % 24
+        counts += np.bincount(hours, minlength=24) / len(times) * service.rate
+    # To a tenth of the peak upwards: every level is a plan of its own.
+    step = counts.max() / 10.0
+    return (np.maximum(np.ceil(counts / step - 1e-9), 1.0) * step * 24.0 / counts.sum()).round(4).tolist()
+
+
+def ready_in_time(factors: Sequence[float], start_up: float) -> list[float]:
+    """Factors for which fleets must run in each part of a day, if instances take ``start_up`` seconds to start.
+
+    What a part needs must run ``start_up`` before it begins: the parts before it are planned for the most of those.
+    """
+    part = 86400.0 / len(factors)
+    ahead = min(int(np.ceil(start_up / part)), len(factors) - 1)
+    return [max(factors[(k + a) % len(factors)] for a in range(ahead + 1)) for k in range(len(factors))]
+
+
+def curve(
+    prover: Prover, fleet: Fleet, rates: Sequence[float] = (0.5, 0.7, 0.85, 1.0, 1.1, 1.2, 1.35, 1.5, 2.0)
+) -> list[tuple[float, Verdict]]:
+    """Attainment of ``fleet`` at factors on the rate."""
+    return [(factor, prover.exactly(fleet, 3, factor)) for factor in rates]
 
 
 @dataclass(frozen=True)
@@ -270,10 +309,10 @@ def most_attained(
     """
     low, high, proven = 0.0, 1.0, True
     best: Fleet | None = None
-    refuted = list[Fleet]()
+    refuted = dict[Fleet, float]()
     target = 0.5
     while high - low > within:
-        search = Search(prover, limits, replace(question, target=target), 1.0, on_round, list(refuted))
+        search = Search(prover, limits, replace(question, target=target), 1.0, on_round, dict(refuted))
         found, sure = search.any_passing()
         if found is None:
             high, proven = target, proven and sure
@@ -283,5 +322,5 @@ def most_attained(
         target = (max(low, 0.0) + high) / 2.0
     if best is None:
         raise NoFleetError(f"no fleet within the limits has {within:.1%} of the workflows in time")
-    search = Search(prover, limits, replace(question, target=low), 1.0, on_round, list(refuted))
+    search = Search(prover, limits, replace(question, target=low), 1.0, on_round, dict(refuted))
     return Attained(best, prover.exactly(best, prover.seeds), search.cost(best), high, proven)

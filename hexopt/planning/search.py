@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 
 from hexopt.planning.calibration import factors
+from hexopt.planning.dominance import Dominance
 from hexopt.planning.efficiency import Efficiency, efficiency_of
 from hexopt.planning.fleet import Fleet, Limits, Option, bill_of, within_limits
 from hexopt.planning.model import Backend, FleetModel, Solution
@@ -16,6 +17,8 @@ from hexopt.planning.work import CLASSES, Work, work_of
 
 _STEP = 1.25
 """Factor by which capacity beyond the bare need grows until a fleet passes."""
+_CLEARLY = 2.0
+"""Late workflows over those allowed from which a fleet has failed clearly: slower ones fail as well."""
 
 
 @dataclass(frozen=True)
@@ -110,7 +113,7 @@ class Question:
     target: float
     survive: str = ""
     rounds: int = 300
-    seconds: float = 300.0
+    seconds: float = 120.0
     backend: Backend = "highs"
     classes: int = CLASSES
 
@@ -135,6 +138,8 @@ class Search:
         Factor on the demand's rate.
     on_round
         Told of every fleet simulated.
+    refuted
+        Attainment of fleets that failed; those of an easier question may be handed in.
     """
 
     prover: Prover
@@ -142,7 +147,7 @@ class Search:
     question: Question
     factor: float = 1.0
     on_round: Callable[[Round], None] = lambda _: None
-    refuted: list[Fleet] = field(default_factory=list)
+    refuted: dict[Fleet, float] = field(default_factory=dict)
     rounds: list[Round] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -154,6 +159,7 @@ class Search:
         known = self.prover.factors
         if self.question.classes not in known:
             known[self.question.classes] = factors(setting, self.work, self.prover.run)
+        self.dominance = Dominance(setting.options, at_best)
         busy = at_best.busy * known[self.question.classes][:, :, None]
         self.efficiency: Efficiency = replace(at_best, busy=busy)
         self._started = time.perf_counter()
@@ -169,14 +175,14 @@ class Search:
 
     def model(self, headroom: float = 1.0, limits: Limits | None = None) -> FleetModel:
         """The model with all that was refuted cut off."""
-        model = FleetModel(self.work, self.efficiency, self.options, limits or self.limits, headroom)
+        model = FleetModel(self.work, self.efficiency, self.options, limits or self.limits, headroom, self.dominance)
         for fleet in self.refuted:
-            model.cut(fleet)
+            model.cut(fleet, self._clearly(fleet))
         return model
 
     def judge(self, fleet: Fleet, why: str) -> bool:
         """Whether ``fleet`` keeps the promise, also after the loss that it must bear."""
-        if any(_within(fleet, other) for other in self.refuted):
+        if any(self._ruled_out(fleet, other) for other in self.refuted):
             return False
         verdict = self.prover.verdict(fleet, self.question.target, self.factor)
         passed = verdict.attainment >= self.question.target
@@ -189,8 +195,20 @@ class Search:
         self.rounds.append(found)
         self.on_round(found)
         if not passed:
-            self.refuted = [other for other in self.refuted if not _within(other, fleet)] + [fleet]
+            self.refuted[fleet] = verdict.attainment
+            gone = [other for other in self.refuted if other != fleet and self._ruled_out(other, fleet)]
+            for other in gone:
+                del self.refuted[other]
         return passed
+
+    def _clearly(self, fleet: Fleet) -> bool:
+        """Whether so many workflows of a refuted fleet were late that chance is out of the question."""
+        return 1.0 - self.refuted[fleet] >= _CLEARLY * (1.0 - self.question.target)
+
+    def _ruled_out(self, fleet: Fleet, by: Fleet) -> bool:
+        if self._clearly(by):
+            return self.dominance.within(fleet, by)
+        return all(a <= b for a, b in zip(fleet, by, strict=True))
 
     def survivors(self, fleet: Fleet) -> Iterator[Fleet]:
         """What may be left of ``fleet`` after the loss that it must bear."""
@@ -255,7 +273,7 @@ class Search:
 
     def _until_passing(self, model: FleetModel, best: Fleet | None) -> Fleet | float:
         """The next fleet that passes within the model, or the bound where there is none or effort ended."""
-        bound = 0.0
+        bound, worth = 0.0, [self._capacity(j) for j in range(len(self.options))]
         while True:
             solution = model.solve(self.question.backend)
             if solution.status == "infeasible":
@@ -263,11 +281,14 @@ class Search:
             bound = max(bound, solution.bound)
             if not solution.fleet or not self._going():
                 return bound
-            full = self._filled(solution.fleet, best)
-            why = "cheapest that nothing refutes" + (", filled up below the best" if full != solution.fleet else "")
-            if self.judge(full, why):
-                return full
-            model.cut(full)
+            for fleet, why in ((solution.fleet, "cheapest"), (model.richest(worth, 5.0), "strongest")):
+                if not fleet:
+                    continue
+                full = self._filled(fleet, best)
+                if self.judge(full, f"{why} that nothing refutes" + (", filled up" if full != fleet else "")):
+                    return full
+                if full in self.refuted:
+                    model.cut(full, self._clearly(full))
 
     def _filled(self, fleet: Fleet, best: Fleet | None) -> Fleet:
         """``fleet`` with as much more as stays cheaper than ``best``: if that fails, so does all below it."""
@@ -310,7 +331,3 @@ def _below(cost: float) -> float:
 
 def _changed(fleet: Fleet, j: int, by: int) -> Fleet:
     return (*fleet[:j], fleet[j] + by, *fleet[j + 1 :])
-
-
-def _within(fleet: Fleet, other: Fleet) -> bool:
-    return all(a <= b for a, b in zip(fleet, other, strict=True))
