@@ -23,13 +23,15 @@ that real ones share, so that the profile knows of the prefix cache (*no templat
 limit binds on the mean latency. *Tuned* plans get what Mélange lacks: simulation tells whether they are enough, and as
 long as they are not, Mélange is asked for 5% more requests a second.
 
-Another planner's fleets come beside Mélange's by an entry in ``PLANNERS``.
+*HexOpt* is ``hexopt plan`` on the same catalogue and promise. Another planner's fleets come beside these by an entry in
+``PLANNERS``.
 """
 
 from __future__ import annotations
 
 import argparse
 import math
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
@@ -41,7 +43,11 @@ from policies import shown
 from hexopt.cluster import Cluster, Instance, parse_cluster
 from hexopt.planning.buckets import cheapest_by_throughput
 from hexopt.planning.catalogue import Catalogue, Configuration, configurations, load_catalogue
+from hexopt.planning.demand import single
+from hexopt.planning.fleet import Limits, options_of
 from hexopt.planning.importers import ThroughputTable
+from hexopt.planning.proof import Prover, Setting
+from hexopt.planning.search import Question, Search
 from hexopt.policies.knowledge import alone_seconds
 from hexopt.policies.policy import GreedyUrgency, LeastLoaded, Policy, RoundRobin
 from hexopt.simulation.experiment import Experiment
@@ -230,6 +236,27 @@ def tuned(planner: Planner, policy: Policy) -> Planner:
     return repeated
 
 
+def hexopt(
+    workflows: Sequence[Workflow],
+    slo: float,
+    attainment: float,
+    rate: float,
+    catalogue: Catalogue,
+    llms: Sequence[str],
+) -> dict[Configuration, int]:
+    """HexOpt's own plan: ``hexopt plan`` with its defaults and a minute's time, proven with greedy urgency."""
+    offered = configurations(catalogue, llms)
+    options = options_of(offered, latency=catalogue.latency)
+    prover = Prover(Setting.of(single(workflows, rate, slo), options, GreedyUrgency()))
+    limits = Limits({offer.name: offer for offer in catalogue.offers})
+    plan = Search(prover, limits, Question(attainment, seconds=60.0)).cheapest()
+    print(
+        f"HexOpt: {plan.cost:.2f}, bound {plan.bound:.2f}, {len(plan.rounds)} fleets, {plan.seconds:.0f} s",
+        file=sys.stderr,
+    )
+    return {c: n for c, n in zip(offered, plan.fleet, strict=True) if n}
+
+
 PROPORTIONAL = melange(even=False)
 PLANNERS: dict[str, Planner] = {
     "Mélange, even": melange(even=True),
@@ -237,6 +264,7 @@ PLANNERS: dict[str, Planner] = {
     "the same, no templates": melange(even=False, templates=False),
     "the same, tuned for least-loaded": tuned(PROPORTIONAL, LeastLoaded()),
     "the same, tuned for greedy-urgency": tuned(PROPORTIONAL, GreedyUrgency()),
+    "HexOpt": hexopt,
 }
 
 

@@ -13,8 +13,7 @@ from pathlib import Path
 import pytest
 from command_line import call
 
-from hexopt.cluster import cluster_toml
-from hexopt.cluster import load_cluster
+from hexopt.cluster import cluster_toml, load_cluster
 
 
 def test_the_cluster_file_it_writes_is_the_cluster_as_fast_as_it_is_emulated(tmp_path):

@@ -168,7 +168,7 @@ def _replayed(service: Service, count: int, rng: np.random.Generator) -> tuple[N
     gaps = np.diff(arrival[order])
     gaps = np.append(gaps, gaps.mean())
     turn = (int(rng.integers(len(order))) + np.arange(count)) % len(order)
-    return order[turn], np.cumsum(gaps[turn]) / (gaps.mean() * service.rate)
+    return order[turn], np.cumsum(gaps[turn - 1]) / (gaps.mean() * service.rate)
 
 
 def single(workflows: Sequence[Workflow], rate: float | None, slo: float | None, name: str = "trace") -> Demand:

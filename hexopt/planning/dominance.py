@@ -18,7 +18,7 @@ from hexopt.planning.efficiency import Efficiency
 from hexopt.planning.fleet import Fleet, Option
 
 MOST_KINDS = 7
-"""Options of a failed fleet up to which better and worse ones are paired; beyond, only fleets with less of each count."""
+"""Options of a failed fleet up to which better and worse ones are paired; beyond, counts of each are compared."""
 
 
 class Dominance:
