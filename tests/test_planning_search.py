@@ -26,7 +26,7 @@ def every_fleet(kinds: int, most: int = INSTANCES) -> list[tuple[int, ...]]:
     return [f for f in itertools.product(range(most + 1), repeat=kinds) if 0 < sum(f) <= most]
 
 
-@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("seed", range(6))
 def test_no_fleet_that_passes_is_cheaper(seed: int) -> None:
     rng = np.random.default_rng(seed)
     names = rng.choice(KINDS, size=int(rng.integers(2, 5)), replace=False).tolist()
@@ -49,7 +49,7 @@ def test_no_fleet_that_passes_is_cheaper(seed: int) -> None:
 
 
 def test_a_fleet_that_bears_the_loss_of_any_instance() -> None:
-    kinds = options(["h100 tp4", "a6000 tp2 pp2"])
+    kinds = options(["h100 tp4", "a100 tp4"])
     judge, target = prover(demand(0.15, 120.0), kinds, 700.0), 0.9
     plan = Search(judge, limits(), Question(target, survive="instance")).cheapest()
 
@@ -73,8 +73,8 @@ def test_a_node_takes_all_its_instances_along() -> None:
 
 def test_what_is_there_is_used_first() -> None:
     kinds = options(["h100 tp4", "a100 tp4"])
-    owned = (replace(priced(kinds[1], 0.0), owned=1, buyable=False), kinds[0])
-    of = demand(0.25, 90.0)
+    owned = (replace(priced(kinds[0], 0.0), owned=1, buyable=False), *kinds)
+    of = demand(0.5, 90.0)
     with_it = Search(prover(of, owned, 700.0), limits(), Question(0.9)).cheapest()
     without = Search(prover(of, kinds, 700.0), limits(), Question(0.9)).cheapest()
     assert with_it.fleet[0] == 1
@@ -93,7 +93,7 @@ def test_every_service_must_reach_the_target() -> None:
 
 
 def test_rates_targets_and_budgets_are_ordered() -> None:
-    kinds = options(["h100 tp4", "a6000 tp2 pp2"])
+    kinds = options(["h100 tp4", "a100 tp4"])
     judge = prover(demand(0.2, 90.0), kinds, 700.0)
     question = Question(0.9)
     points = sweep(judge, limits(), question, [1.0, 2.0, 3.0])
@@ -106,7 +106,7 @@ def test_rates_targets_and_budgets_are_ordered() -> None:
 
 
 def test_fleets_that_only_grow() -> None:
-    kinds = options(["h100 tp4", "a6000 tp2 pp2"])
+    kinds = options(["h100 tp4", "a100 tp4"])
     judge = prover(demand(0.15, 90.0), kinds, 700.0)
     found = nested(judge, limits(), Question(0.9), [1.0, 3.0, 2.0, 1.0], [1.0] * 4)
     order = np.argsort(found.factors, kind="stable")
@@ -118,21 +118,21 @@ def test_fleets_that_only_grow() -> None:
 
 
 def test_one_more_and_other_speeds() -> None:
-    kinds = options(["h100 tp4", "a6000 tp2 pp2"])
+    kinds = options(["h100 tp4", "a100 tp4"])
     judge = prover(demand(0.2, 90.0), kinds, 500.0)
     fleet = (1, 1)
     base, more = one_more(judge, Question(0.9), fleet)
     assert {m.option for m in more} == {0, 1}
     assert all(m.sustained >= base for m in more)
     slower = {(s.gpu, s.factor): s.verdict.attainment for s in sensitivity(judge, fleet)}
-    assert set(slower) == {(gpu, f) for gpu in ("", "h100", "a6000") for f in (0.8, 1.2)}
+    assert set(slower) == {(gpu, f) for gpu in ("", "h100", "a100") for f in (0.8, 1.2)}
     assert slower["", 0.8] <= slower["", 1.2]
 
 
 def test_runs_in_other_processes_say_the_same() -> None:
     from hexopt.parallel import Runner
 
-    kinds = options(["h100 tp4", "a6000 tp2 pp2"])
+    kinds = options(["h100 tp4", "a100 tp4"])
     setting = Setting.of(demand(0.2, 90.0), kinds, GreedyUrgency(), 500.0)
     with Runner(2) as runner:
         there = Prover(setting, 4, 4, runner.map).exactly((1, 1), 4)
@@ -168,7 +168,7 @@ def test_a_call_longer_than_every_context() -> None:
 
 
 def test_what_binds_is_named_with_what_would_do() -> None:
-    kinds = options(["h100 tp4", "a6000 tp2 pp2"])
+    kinds = options(["h100 tp4", "a100 tp4"])
     judge, question = prover(demand(0.6, 90.0), kinds, 700.0), Question(0.9)
     free = Search(judge, limits(), question).cheapest()
     tight = limits(budget=free.cost / 2.0)
@@ -176,7 +176,7 @@ def test_what_binds_is_named_with_what_would_do() -> None:
     with pytest.raises(NoFleetError):
         search.cheapest()
     assert f"the budget binds: {free.cost:.2f} an hour is enough" in explain(search, tight)
-    offers = {gpu: replace(CATALOGUE.offer(gpu), max=4) for gpu in ("h100", "a6000")}
+    offers = {gpu: replace(CATALOGUE.offer(gpu), max=4) for gpu in ("h100", "a100")}
     search = Search(judge, Limits(offers), question)
     with pytest.raises(NoFleetError):
         search.cheapest()

@@ -13,6 +13,7 @@ from hexopt.planning.fleet import Limits, Option
 from hexopt.planning.search import NoFleetError, Search
 from hexopt.planning.work import sizes_of
 from hexopt.simulation.experiment import critical_paths
+from hexopt.simulation.metrics import scale_at
 
 
 def check_possible(demand: Demand, options: Sequence[Option], target: float) -> None:
@@ -38,7 +39,7 @@ def check_possible(demand: Demand, options: Sequence[Option], target: float) -> 
         possible = float((alone[own] <= demand.deadline[own]).mean())
         if possible < target:
             # The deadline that stretches as far as it must for enough of them.
-            stretch = float(np.quantile(alone[own] / demand.deadline[own], target, method="higher"))
+            stretch = scale_at(alone[own] / demand.deadline[own], target)
             raise NoFleetError(
                 f"workload {service.name!r}: only {possible:.1%} of the workflows could end in time even alone on the "
                 f"fastest instance for each call, with all that can be cached; {target:.4g} of them need a deadline of "

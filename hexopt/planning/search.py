@@ -17,6 +17,8 @@ from hexopt.planning.work import CLASSES, Work, work_of
 
 _STEP = 1.25
 """Factor by which capacity beyond the bare need grows until a fleet passes."""
+_CLOSE = 1.04
+"""Ratio of such factors, one that is enough and one that is not, from which they are not told apart."""
 _CLEARLY = 2.0
 """Late workflows over those allowed from which a fleet has failed clearly: slower ones fail as well."""
 
@@ -256,13 +258,17 @@ class Search:
 
     def _first_passing(self, first: Solution) -> Fleet | None:
         """A fleet that passes, by asking the model for more capacity until one does."""
-        solution, headroom = first, 1.0
-        while solution.fleet and self._going():
-            if self.judge(solution.fleet, f"cheapest with {headroom:.2f}x the bare need"):
-                return solution.fleet
-            headroom *= _STEP
+        solution, low, high = first, 1.0, math.inf
+        headroom, best = 1.0, None
+        while solution.fleet and self._going() and high / low > _CLOSE:
+            cheaper = best is None or self.cost(solution.fleet) < _below(self.cost(best))
+            if not cheaper or self.judge(solution.fleet, f"cheapest with {headroom:.2f}x the bare need"):
+                high, best = headroom, solution.fleet if cheaper else best
+            else:
+                low = headroom
+            headroom = min(headroom * _STEP, math.sqrt(low * high))
             solution = self.model(headroom).solve(self.question.backend, 20.0)
-        return None
+        return best
 
     def _trimmed(self, fleet: Fleet) -> Fleet:
         """``fleet`` less all instances that it can do without, dearest first."""
