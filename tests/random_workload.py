@@ -21,6 +21,9 @@ ALL_POLICIES = (
     "hexgen-flow:alpha=0.6,as_shipped=true",
     "greedy-urgency:affinity=false,imposed=0.3",
     "greedy-urgency:lost=0.1",
+    "infaas-style:head_only=true",
+    "clairvoyant:order=laxity",
+    "clairvoyant:order=urgency",
     # Without the clock's part in it, so that runs repeat.
     "rolling-horizon:freeze=true",
     "rolling-horizon:solver=greedy,objective=attainment,solve_seconds=0.02,floor=0.05,late_binding=false",
@@ -119,6 +122,10 @@ class Both(Policy):
         self.oracle.fleet, self.oracle.training = fleet, training
         self.oracle.start()
         return self.policy.prepare(fleet, training, workflows)
+
+    def linked(self, board: Any, know: Knowledge) -> tuple[int, int]:
+        # The policy is asked from here, and told what ended by the loop.
+        return 0, self.policy.linked(board, know)[1]
 
     def place(self, board: Any, know: Knowledge, r: int, now: float) -> tuple[int, float]:
         i, priority = self.oracle.asked(board, r, now)

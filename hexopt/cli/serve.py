@@ -48,7 +48,7 @@ def serve(
         raise ValueError(f"hexopt serve needs the extra hexopt[service]: {error}") from None
     from hexopt.cli import console
     from hexopt.cluster import load_cluster
-    from hexopt.policies import make_policy
+    from hexopt.policies import make_live_policy
     from hexopt.service.fleet import Server
     from hexopt.service.settings import ServiceSettings
 
@@ -72,12 +72,12 @@ def serve(
     for instance in fleet.instances:
         if not instance.url:
             raise ValueError(f"{fleet.source}: instance {instance.name!r} has no url: say where its server is")
-    active = make_policy(policy)
+    active = make_live_policy(policy)
     if weights:
         active = _with_weights(active, weights)
     training = console.load_workflows(trace) if trace else []
     servers = [Server(i, i.url, server_key) for i in fleet.instances]
-    application = Application(settings, servers, active, training, make_policy(shadow) if shadow else None)
+    application = Application(settings, servers, active, training, make_live_policy(shadow) if shadow else None)
     configure(log_level)
     console.note(f"Gateway, API and dashboard on http://{host}:{port} before {len(fleet)} instances ({active.label})")
     config = uvicorn.Config(

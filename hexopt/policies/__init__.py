@@ -17,9 +17,10 @@ if TYPE_CHECKING:
         RoundRobin,
         Training,
     )
-    from hexopt.policies.registry import POLICIES, PolicyError, make_policy
+    from hexopt.policies.registry import LIVE, POLICIES, PolicyError, make_live_policy, make_policy
 
 __all__ = [
+    "LIVE",
     "POLICIES",
     "EarliestDeadline",
     "Fleet",
@@ -31,9 +32,10 @@ __all__ = [
     "PolicyError",
     "RoundRobin",
     "Training",
+    "make_live_policy",
     "make_policy",
 ]
-_REGISTRY = {"POLICIES", "PolicyError", "make_policy"}
+_REGISTRY = {"LIVE", "POLICIES", "PolicyError", "make_live_policy", "make_policy"}
 
 
 def __getattr__(name: str) -> Any:

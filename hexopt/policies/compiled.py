@@ -19,6 +19,8 @@ LLF = 5
 GREEDY_URGENCY = 6
 PLANNER = 7
 """Asked at every event while it holds stages; places, holds and wakes by itself."""
+LINKED = 8
+"""A rule that is called by address, see :mod:`hexopt.policies.linking`."""
 
 
 @kernel
@@ -46,7 +48,12 @@ def place(policy, sim, know, r, now):
     int
         Index of the instance: the policy's choice, or the next one after it whose context is long enough.
     """
-    i = _choose(policy, sim, know, r, now)
+    return first_fitting(sim, r, _choose(policy, sim, know, r, now))
+
+
+@kernel
+def first_fitting(sim, r, i):
+    """Instance ``i``, or the next one after it whose context is long enough for stage ``r``."""
     # A call names its longest output (max_tokens), so whether it fits a context is known before it runs.
     needed = sim.stage[r].prompt + sim.stage[r].output
     instances = sim.instance.shape[0]

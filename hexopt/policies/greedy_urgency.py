@@ -174,8 +174,14 @@ def appraise_call(sim, know, stage, now, tail):
 @kernel
 def place(sim, know, r, now):
     """The instance with the smallest urgency * finish + weight * imposed; queue by slack."""
+    appraise(sim, know, r, now, sim.stage[r].tail)
+    return cheapest(sim, know, r, now)
+
+
+@kernel
+def cheapest(sim, know, r, now):
+    """The instance with the smallest urgency * finish + weight * imposed for stage ``r``, which has been appraised."""
     stage = sim.stage[r]
-    appraise(sim, know, r, now, stage.tail)
     best = 0
     lowest = 1e300
     best_new = 0.0

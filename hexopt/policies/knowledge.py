@@ -39,6 +39,8 @@ class Knowledge(NamedTuple):
     """The policy's own table; its shape is the policy's affair."""
     counts: NDArray[np.int16]
     """Calls of each kind a workflow has made, shape (w, kinds); empty where the policy does not count them."""
+    programs: NDArray[np.float64]
+    """The policy's own numbers of each workflow, shape (w, how many it keeps); empty where it keeps none."""
 
 
 @kernel

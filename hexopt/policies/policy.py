@@ -76,6 +76,10 @@ class Policy:
     code: ClassVar[int] = compiled.EXTERNAL
     by_priority: ClassVar[bool] = True
     """Whether the instances order their queues by the policy's priorities, or first come first served."""
+    per_workflow: ClassVar[int] = 0
+    """Numbers that the kernel keeps of each workflow."""
+    live: ClassVar[bool] = True
+    """Whether a gateway can decide so: it does not know the truth, and does not tell policies what ended."""
 
     @property
     def label(self) -> str:
@@ -124,7 +128,12 @@ class Policy:
             memory=self.memory(fleet),
             table=self.table(fleet, training),
             counts=np.zeros((workflows if self.counts_calls() else 0, kinds), dtype=np.int16),
+            programs=np.zeros((workflows if self.per_workflow else 0, max(self.per_workflow, 1))),
         )
+
+    def linked(self, board: Any, know: Knowledge) -> tuple[int, int]:
+        """Addresses of what is called when a stage is ready and when one has ended; 0 where nothing is."""
+        return 0, 0
 
     def scheduler(self, fleet: Fleet) -> Any:
         """Who plans one run, where ``code`` is ``PLANNER``: an object with ``decide(board, know)``."""

@@ -13,13 +13,30 @@ from hexopt.policies.policy import (
     Policy,
     RoundRobin,
 )
+from hexopt.policies.published import ApparentTardiness, Clairvoyant, Heft, Infaas, ShortestRemaining, WorkflowFcfs
 from hexopt.policies.rolling_horizon import RollingHorizon
 
 POLICIES: dict[str, type[Policy]] = {
     policy.name: policy
-    for policy in (RoundRobin, LeastLoaded, HexGenFlow, EarliestDeadline, LeastLaxity, GreedyUrgency, RollingHorizon)
+    for policy in (
+        RoundRobin,
+        LeastLoaded,
+        HexGenFlow,
+        EarliestDeadline,
+        LeastLaxity,
+        GreedyUrgency,
+        RollingHorizon,
+        WorkflowFcfs,
+        ShortestRemaining,
+        ApparentTardiness,
+        Heft,
+        Infaas,
+        Clairvoyant,
+    )
 }
 """Every policy by its name."""
+LIVE = tuple(name for name, policy in POLICIES.items() if policy.live)
+"""Names of those that a gateway can decide by."""
 
 
 class PolicyError(ValueError):
@@ -48,6 +65,20 @@ def make_policy(text: str) -> Policy:
         default = fields[key].default
         values[key] = value if isinstance(default, str) else _parsed(name, key, value, isinstance(default, bool))
     return policy(**values)
+
+
+def make_live_policy(text: str) -> Policy:
+    """As :func:`make_policy`, for the live service.
+
+    Raises
+    ------
+    PolicyError
+        Also where the policy knows what a gateway cannot, or is asked what it is not told.
+    """
+    policy = make_policy(text)
+    if not policy.live:
+        raise PolicyError(f"policy {policy.name!r} is for simulations only; the service takes {', '.join(LIVE)}")
+    return policy
 
 
 def _parsed(policy: str, key: str, value: str, boolean: bool) -> float | bool:

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hexopt.policies import compiled
+from hexopt.policies.knowledge import Knowledge
 from hexopt.policies.policy import Fleet, Policy, Training
 
 
@@ -95,6 +96,11 @@ class RollingHorizon(Policy):
 
         objective = make_objective(self.objective)
         return np.array([objective.weights.imposed, 1.0, objective.urgency, objective.lost])
+
+    def place(self, board: Any, know: Knowledge, r: int, now: float) -> tuple[int, float]:
+        """Where greedy urgency places a call: what the horizon does with one on its own."""
+        i = int(compiled.place(compiled.GREEDY_URGENCY, board, know, r, now))
+        return i, float(board.stage["priority"][r])
 
     def scheduler(self, fleet: Fleet) -> Any:
         from hexopt.scheduler import Scheduler

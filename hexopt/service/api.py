@@ -13,8 +13,7 @@ from fastapi.responses import PlainTextResponse
 
 from hexopt.cluster import parse_cluster
 from hexopt.objective import PRESETS, WEIGHTS, make_objective
-from hexopt.policies import make_policy
-from hexopt.policies.registry import POLICIES
+from hexopt.policies import LIVE, make_live_policy
 from hexopt.policies.rolling_horizon import RollingHorizon
 from hexopt.service.fleet import Server
 from hexopt.service.schemas import (
@@ -237,7 +236,7 @@ async def policy(request: Request) -> dict[str, Any]:
         "shadow": shadow.label if shadow is not None else None,
         "shadow_same": dispatcher.shadow_agreed,
         "shadow_different": dispatcher.shadow_differed,
-        "policies": list(POLICIES),
+        "policies": list(LIVE),
     }
 
 
@@ -245,8 +244,8 @@ async def policy(request: Request) -> dict[str, Any]:
 async def set_policy(body: PolicyRequest, request: Request) -> dict[str, Any]:
     """Switch the policy, or its shadow, while calls wait and run."""
     dispatcher = _service(request).dispatcher
-    wanted = make_policy(body.policy) if body.policy else None
-    shadow = make_policy(body.shadow) if body.shadow else None
+    wanted = make_live_policy(body.policy) if body.policy else None
+    shadow = make_live_policy(body.shadow) if body.shadow else None
     if wanted is not None:
         dispatcher.use(wanted)
     if body.shadow is not None:

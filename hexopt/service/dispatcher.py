@@ -387,8 +387,7 @@ class Dispatcher:
         for r in rows:
             believe(sim, self._know, r)
         for know, policy in ((self._know, self.policy), (self._rule, GreedyUrgency())):
-            code = compiled.GREEDY_URGENCY if policy.code == PLANNER else policy.code
-            compiled.place(code, sim, know, rows[0], now)
+            policy.place(sim, know, rows[0], now)
         appraise(sim, self._rule, rows[0], now, 0.0)
         if self._scheduler is not None:
             self._scheduler.rehearse(sim, self._know, now, rows)
@@ -484,8 +483,7 @@ class Dispatcher:
 
     def _choose(self, call: Call, now: float) -> int:
         """The policy's place for one call, decided at once."""
-        code = compiled.GREEDY_URGENCY if self.policy.code == PLANNER else self.policy.code
-        return self._first_open(int(compiled.place(code, self._board.sim, self._know, call.row, now)))
+        return self._first_open(self.policy.place(self._board.sim, self._know, call.row, now)[0])
 
     def _first_open(self, i: int) -> int:
         """Instance ``i``, or the next that takes calls: policies that look at no lengths may choose a closed one."""
@@ -571,7 +569,7 @@ class Dispatcher:
         shadow = None
         if self.shadow is not None:
             kept = sim.stage[call.row].copy()
-            s = self._first_open(int(compiled.place(self.shadow.code, sim, self._shadow_know, call.row, now)))
+            s = self._first_open(self.shadow.place(sim, self._shadow_know, call.row, now)[0])
             sim.stage[call.row] = kept
             shadow = (self._shadow_label, self.servers[s].name)
             self.shadow_agreed += s == i

@@ -5,8 +5,11 @@ from __future__ import annotations
 
 import math
 
+from numba import int64
+
 from hexopt.models.kernel import kernel
-from hexopt.policies.compiled import EXTERNAL, PLANNER, ended, place
+from hexopt.policies.compiled import EXTERNAL, LINKED, PLANNER, ended, place
+from hexopt.policies.linking import call_at
 from hexopt.simulation.cycles import cycles
 from hexopt.simulation.engine import FOREVER, arrive, begin_step, end_step
 from hexopt.simulation.queues import pop_delayed, push_delayed
@@ -43,7 +46,7 @@ def _is_ready(sim, r):
 
 
 @kernel
-def _finish_stage(policy, sim, know, r, now):
+def _finish_stage(policy, ended_at, sim, know, r, now):
     stage = sim.stage[r]
     workflow = sim.workflow[stage.workflow]
     sim.clock[0].stages_left -= 1
@@ -51,6 +54,8 @@ def _finish_stage(policy, sim, know, r, now):
     if workflow.stages_left == 0:
         workflow.finish = now
     ended(policy, sim, know, r)
+    if ended_at != 0:
+        call_at(ended_at, (sim, know, int64(r)))
     for k in range(stage.first_child, stage.first_child + stage.children):
         child = sim.child[k]
         sim.stage[child].parents_left -= 1
@@ -73,7 +78,7 @@ def _next_time(sim):
 
 
 @kernel
-def run(sim, know, policy, finished, until):
+def run(sim, know, policy, place_at, ended_at, finished, until):
     """Advance to the end, to time ``until``, or to the next decision that is the caller's.
 
     Parameters
@@ -82,6 +87,8 @@ def run(sim, know, policy, finished, until):
         The state, and what policies may know and remember; both are changed.
     policy
         Number of the compiled policy, or ``EXTERNAL``.
+    place_at, ended_at
+        Addresses of the rule of a ``LINKED`` policy, 0 where there is none.
     finished
         Scratch, int32, shape (largest max_seqs,).
 
@@ -107,7 +114,7 @@ def run(sim, know, policy, finished, until):
                 if sim.instance[i].next_event <= now:
                     for k in range(end_step(sim, i, finished)):
                         stirred = True
-                        _finish_stage(policy, sim, know, finished[k], now)
+                        _finish_stage(policy, ended_at, sim, know, finished[k], now)
             while clock.delayed > 0 and sim.stage[sim.delayed[0]].ready <= now:
                 _is_ready(sim, pop_delayed(sim))
             while clock.next_workflow < sim.workflow.shape[0]:
@@ -130,7 +137,7 @@ def run(sim, know, policy, finished, until):
             clock.ready_done += 1
             clock.decisions += 1
             started = cycles()
-            i = place(policy, sim, know, r, now)
+            i = call_at(place_at, (sim, know, int64(r), now)) if policy == LINKED else place(policy, sim, know, r, now)
             clock.decision_cycles += cycles() - started
             arrive(sim, i, r, now)
         clock.ready = 0

@@ -171,8 +171,9 @@ def check_fits(jobs: Jobs, instance: NDArray[np.void]) -> None:
 def advance(sim: Simulation, know: Knowledge, policy: Policy, until: float = math.inf, scheduler: Any = None) -> int:
     """Run until the end or time ``until``; ask ``policy``, or its ``scheduler``, where it is not a compiled one."""
     finished = np.zeros(sim.running.shape[1], dtype=np.int32)
+    place_at, ended_at = policy.linked(sim, know)
     while True:
-        reason = int(run(sim, know, policy.code, finished, until))
+        reason = int(run(sim, know, policy.code, place_at, ended_at, finished, until))
         if reason != DECIDE:
             return reason
         clock: Any = sim.clock[0]
