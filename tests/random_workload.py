@@ -22,6 +22,8 @@ ALL_POLICIES = (
     "greedy-urgency:affinity=false,imposed=0.3",
     "greedy-urgency:lost=0.1",
     "infaas-style:head_only=true",
+    "autellix-atlas-style:beta=0.2,by_speed=false,quantum=0.05,long=100",
+    "agentmath-style:base_tokens=100,sessions=3",
     "clairvoyant:order=laxity",
     "clairvoyant:order=urgency",
     # Without the clock's part in it, so that runs repeat.

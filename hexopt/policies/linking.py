@@ -3,7 +3,7 @@
 A rule is a module with two kernels, of which the second may be missing:
 
 - ``place(sim, know, r, now)``: choose the instance of the ready stage ``r`` and write its priority;
-- ``ended(sim, know, r)``: stage ``r`` has ended and was learned from; anything as the result.
+- ``ended(sim, know, r)``: stage ``r`` has ended and was learned from; returns ``r``.
 
 The call keeps Numba's own convention, arrays and all; a plain function pointer would keep the loop out of the cache.
 """

@@ -15,7 +15,9 @@ from numba import types
 from numpy.typing import NDArray
 
 from hexopt.policies import (
+    agentmath,
     apparent_tardiness,
+    autellix,
     clairvoyant,
     compiled,
     heft,
@@ -161,6 +163,88 @@ class Infaas(Linked):
 
     def weights(self, training: Training) -> NDArray[np.float64]:
         return np.array([float(self.head_only)])
+
+
+@dataclass(frozen=True)
+class AutellixPlas(Linked):
+    """Autellix's program-level attained service.
+
+    Parameters
+    ----------
+    queues
+        How many there are.
+    quantum
+        Seconds of service at which the first one's bin ends; 0: the mean service of a call.
+    beta
+        Waiting over service from which a program starves.
+    long
+        Prompt tokens above which a call keeps to its program's engine.
+    by_speed
+        Whether an engine's use is divided by its speed.
+    """
+
+    queues: float = 8.0
+    quantum: float = 0.0
+    beta: float = 10.0
+    long: float = 2048.0
+    by_speed: bool = True
+
+    name: ClassVar[str] = "autellix-plas-style"
+    rule: ClassVar[Any] = autellix
+    per_workflow: ClassVar[int] = autellix.COLUMNS
+    live: ClassVar[bool] = False
+    critical_path: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        check_positive(self, "queues", "beta")
+
+    def weights(self, training: Training) -> NDArray[np.float64]:
+        return np.array(
+            [self.critical_path, self.queues, self.quantum, self.beta, self.long, self.by_speed], dtype=np.float64
+        )
+
+    def table(self, fleet: Fleet, training: Training) -> NDArray[np.float64]:
+        return np.array([[mean_service(fleet, training)]])
+
+
+@dataclass(frozen=True)
+class AutellixAtlas(AutellixPlas):
+    """Autellix's attained service along the critical path."""
+
+    name: ClassVar[str] = "autellix-atlas-style"
+    critical_path: ClassVar[bool] = True
+
+
+@dataclass(frozen=True)
+class AgentMath(Linked):
+    """AgentMath's weighted load balancing with sticky sessions.
+
+    Parameters
+    ----------
+    base_tokens, base_weight
+        L_base and w_base.
+    sessions
+        How many are remembered; 0: none is.
+    """
+
+    base_tokens: float = 8192.0
+    base_weight: float = 1.0
+    sessions: float = 4096.0
+
+    name: ClassVar[str] = "agentmath-style"
+    rule: ClassVar[Any] = agentmath
+    by_priority: ClassVar[bool] = False
+    per_workflow: ClassVar[int] = agentmath.COLUMNS
+    live: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        check_positive(self, "base_tokens")
+
+    def weights(self, training: Training) -> NDArray[np.float64]:
+        return np.array([self.base_tokens, self.base_weight, self.sessions])
+
+    def memory(self, fleet: Fleet) -> NDArray[np.float64]:
+        return np.zeros(agentmath.LOADS + len(fleet.gpus))
 
 
 def check_positive(policy: Policy, *names: str) -> None:

@@ -13,7 +13,17 @@ from hexopt.policies.policy import (
     Policy,
     RoundRobin,
 )
-from hexopt.policies.published import ApparentTardiness, Clairvoyant, Heft, Infaas, ShortestRemaining, WorkflowFcfs
+from hexopt.policies.published import (
+    AgentMath,
+    ApparentTardiness,
+    AutellixAtlas,
+    AutellixPlas,
+    Clairvoyant,
+    Heft,
+    Infaas,
+    ShortestRemaining,
+    WorkflowFcfs,
+)
 from hexopt.policies.rolling_horizon import RollingHorizon
 
 POLICIES: dict[str, type[Policy]] = {
@@ -31,6 +41,9 @@ POLICIES: dict[str, type[Policy]] = {
         ApparentTardiness,
         Heft,
         Infaas,
+        AutellixPlas,
+        AutellixAtlas,
+        AgentMath,
         Clairvoyant,
     )
 }
