@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
-
 import numpy as np
 import pytest
+from bare_board import bare_knowledge
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from random_workload import RATE, Oracle, assert_decides_as, random_experiment
 
 from hexopt.policies import agentmath
+from hexopt.policies.knowledge import Knowledge
 from hexopt.policies.published import AgentMath
 from hexopt.policies.registry import PolicyError, make_policy
 
@@ -45,16 +45,11 @@ def test_decides_as_its_rule_says(seed, base_tokens, base_weight, sessions):
     assert_decides_as(Balancer(policy), policy, seed)
 
 
-class Known(NamedTuple):
-    weights: Any
-    memory: Any
-    programs: Any
-
-
-def known(loads: list[float], sessions: int, remembered: float = 4096.0) -> Known:
+def known(loads: list[float], sessions: int, remembered: float = 4096.0) -> Knowledge:
     memory = np.zeros(agentmath.LOADS + len(loads))
     memory[agentmath.LOADS :] = loads
-    return Known(np.array([8192.0, 1.0, remembered]), memory, np.zeros((sessions, agentmath.COLUMNS)))
+    weights, programs = np.array([8192.0, 1.0, remembered]), np.zeros((sessions, agentmath.COLUMNS))
+    return bare_knowledge(weights=weights, memory=memory, programs=programs)
 
 
 def test_the_published_weights_and_routes():

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
-
 import numpy as np
 import pytest
+from bare_board import bare_board, bare_knowledge
 from believing_oracle import BelievingOracle
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -71,25 +70,16 @@ def test_decides_as_its_rule_says(seed, atlas, quantum, beta, long, by_speed, qu
     assert_decides_as(ProcessTable(atlas, policy), policy, seed)
 
 
-class Board(NamedTuple):
-    stage: Any
-
-
-class Known(NamedTuple):
-    weights: Any
-    programs: Any
-
-
 @pytest.mark.parametrize(("atlas", "at_the_join"), [(True, 5.0), (False, 6.0)])
 def test_service_of_a_fork_and_a_join(atlas, at_the_join):
     # A root of 2 s, then calls of 3 and 1 s side by side: a path of 5 s, 6 s in all.
     stage = np.zeros(3, dtype=STAGE)
-    know = Known(np.array([float(atlas)]), np.zeros((1, autellix.COLUMNS)))
+    know = bare_knowledge(weights=np.array([float(atlas)]), programs=np.zeros((1, autellix.COLUMNS)))
     for r, (start, finish, depends) in enumerate([(1.0, 3.0, 0.0), (3.0, 6.0, 2.0), (4.0, 5.0, 2.0)]):
         stage[r]["start"], stage[r]["finish"], stage[r]["urgency"] = start, finish, depends
         stage[r]["ready"] = 0.0 if r == 0 else 3.0
     for r in (0, 2, 1):
-        autellix.ended(Board(stage), know, r)
+        autellix.ended(bare_board(stage=stage), know, r)
     assert know.programs[0].tolist() == [at_the_join, 2.0, 6.0, 0.0]
 
 

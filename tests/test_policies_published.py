@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
+from bare_board import bare_board, bare_knowledge
 from believing_oracle import BelievingOracle
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -17,7 +17,7 @@ from hexopt.policies import LIVE
 from hexopt.policies.infaas import freeness
 from hexopt.policies.knowledge import alone_seconds
 from hexopt.policies.registry import POLICIES, PolicyError, make_live_policy, make_policy
-from hexopt.simulation.state import INSTANCE, NONE, STAGE
+from hexopt.simulation.state import INSTANCE, NONE, STAGE, Simulation
 
 
 class ByArrival(BelievingOracle):
@@ -136,16 +136,7 @@ def test_decides_as_its_rule_says(name, seed):
     assert_decides_as(RULES[name](), make_policy(name), seed)
 
 
-class Board(NamedTuple):
-    stage: Any
-    instance: Any
-
-
-class Weights(NamedTuple):
-    weights: Any
-
-
-def board_of(*instances: tuple[int, int, int, list[int]]) -> Board:
+def board_of(*instances: tuple[int, int, int, list[int]]) -> Simulation:
     """Instances of (blocks, blocks in use, running calls, blocks that each waiting call demands)."""
     stage = np.zeros(sum(len(waiting) for *_, waiting in instances), dtype=STAGE)
     instance = np.zeros(len(instances), dtype=INSTANCE)
@@ -157,14 +148,14 @@ def board_of(*instances: tuple[int, int, int, list[int]]) -> Board:
             stage[r]["prompt"] = 16 * demand
             stage[r]["next_here"] = r + 1 if k + 1 < len(waiting) else NONE
             r += 1
-    return Board(stage, instance)
+    return bare_board(stage=stage, instance=instance)
 
 
 @pytest.mark.parametrize(("head_only", "first"), [(0.0, -140 / 22), (1.0, -20 / 21)])
 def test_freeness_of_llumnix_published_example(head_only, first):
     # 800 blocks: 700 in use by 20 calls while calls of 120 and 120 wait; 300 by 10; 500 by 15; nothing.
     board = board_of((800, 700, 20, [120, 120]), (800, 300, 10, []), (800, 500, 15, []), (800, 0, 0, []))
-    know = Weights(np.array([head_only]))
+    know = bare_knowledge(weights=np.array([head_only]))
     found = [freeness(board, know, i) for i in range(3)]
     assert found == pytest.approx([first, 50.0, 20.0])
     assert freeness(board, know, 3) > 1e100
