@@ -36,7 +36,8 @@ def fit_lengths(kinds: int, kind: ArrayLike, prompt_tokens: ArrayLike, output_to
 
 
 @kernel
-def _prompt_bucket(prompt_tokens: float) -> int:
+def prompt_bucket(prompt_tokens: float) -> int:
+    """Bucket of a prompt's length."""
     return min(int(math.log2(max(prompt_tokens, 1.0))), PROMPT_BUCKETS - 1)
 
 
@@ -44,17 +45,17 @@ def _prompt_bucket(prompt_tokens: float) -> int:
 def observe_output(tally: Tally, kind: int, prompt_tokens: float, output_tokens: float) -> None:
     """Learn that a call of ``kind`` with ``prompt_tokens`` produced ``output_tokens``; kind -1 is an unknown one."""
     place = math.log2(max(output_tokens, 1.0)) * BINS_PER_DOUBLING
-    observe(tally, kind, _prompt_bucket(prompt_tokens), place, output_tokens)
+    observe(tally, kind, prompt_bucket(prompt_tokens), place, output_tokens)
 
 
 @kernel
 def expected_output(tally: Tally, kind: int, prompt_tokens: float) -> float:
     """Expected output tokens of a call."""
-    return shrunken_mean(tally, kind, _prompt_bucket(prompt_tokens), PRIOR_OUTPUT, 1.0)
+    return shrunken_mean(tally, kind, prompt_bucket(prompt_tokens), PRIOR_OUTPUT, 1.0)
 
 
 @kernel
 def output_quantile(tally: Tally, kind: int, prompt_tokens: float, q: float) -> float:
     """Output tokens that a share ``q`` of such calls stays within; the prior before anything was seen."""
-    place = quantile_place(tally, kind, _prompt_bucket(prompt_tokens), q)
+    place = quantile_place(tally, kind, prompt_bucket(prompt_tokens), q)
     return float(2.0 ** (place / BINS_PER_DOUBLING)) if place >= 0.0 else PRIOR_OUTPUT

@@ -31,6 +31,9 @@ class Training:
         Mean prompt tokens, mean output tokens, mean number of calls a workflow, each shape (kinds,).
     successors
         What follows a call.
+    costs
+        KV token-time of a workflow, by its first call's kind and prompt, see :mod:`hexopt.policies.justitia`; None
+        where none was learned.
     """
 
     kinds: tuple[str, ...]
@@ -40,6 +43,7 @@ class Training:
     output: NDArray[np.float64]
     calls: NDArray[np.float64]
     successors: Successors = field(default_factory=no_successors)
+    costs: Tally | None = None
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,8 @@ import numpy as np
 from numba import types
 from numpy.typing import NDArray
 
+from hexopt.models.lengths import PROMPT_BUCKETS
+from hexopt.models.tallies import shrunken_mean
 from hexopt.policies import (
     agentmath,
     apparent_tardiness,
@@ -22,6 +24,7 @@ from hexopt.policies import (
     compiled,
     heft,
     infaas,
+    justitia,
     shortest_remaining,
     workflow_fcfs,
 )
@@ -213,6 +216,34 @@ class AutellixAtlas(AutellixPlas):
 
     name: ClassVar[str] = "autellix-atlas-style"
     critical_path: ClassVar[bool] = True
+
+
+@dataclass(frozen=True)
+class Justitia(Linked):
+    """Justitia's virtual-time fair queueing."""
+
+    name: ClassVar[str] = "justitia-style"
+    rule: ClassVar[Any] = justitia
+    per_workflow: ClassVar[int] = justitia.COLUMNS
+    live: ClassVar[bool] = False
+
+    def weights(self, training: Training) -> NDArray[np.float64]:
+        calls = training.calls if training.calls.any() else np.ones(len(training.kinds))
+        return np.array([np.average(training.prompt + training.output / 2.0, weights=calls)])
+
+    def memory(self, fleet: Fleet) -> NDArray[np.float64]:
+        return np.zeros(justitia.MEMORY)
+
+    def table(self, fleet: Fleet, training: Training) -> NDArray[np.float64]:
+        """Expected cost of a workflow by its first call's kind and prompt, shape (kinds, buckets)."""
+        if training.costs is None:
+            return np.ones((len(training.kinds), PROMPT_BUCKETS))
+        return np.array(
+            [
+                [shrunken_mean(training.costs, kind, bucket, 0.0, 0.0) for bucket in range(PROMPT_BUCKETS)]
+                for kind in range(len(training.kinds))
+            ]
+        )
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ from hexopt.policies.published import (
     Clairvoyant,
     Heft,
     Infaas,
+    Justitia,
     ShortestRemaining,
     WorkflowFcfs,
 )
@@ -44,6 +45,7 @@ POLICIES: dict[str, type[Policy]] = {
         AutellixPlas,
         AutellixAtlas,
         AgentMath,
+        Justitia,
         Clairvoyant,
     )
 }

@@ -14,6 +14,8 @@ from hexopt.models.kernel import kernel
 from hexopt.models.lengths import fit_lengths
 from hexopt.models.successors import Successors, fit_successors
 from hexopt.models.tails import fit_tails
+from hexopt.models.tallies import Tally
+from hexopt.policies.justitia import token_time
 from hexopt.policies.knowledge import alone_seconds
 from hexopt.policies.policy import EarliestDeadline, Policy, Training
 from hexopt.simulation.simulator import Run, fleet_of, longest_context, simulate
@@ -120,7 +122,15 @@ def train(workflows: Sequence[Workflow], kinds: tuple[str, ...], cluster: Cluste
         output=mean_of("output"),
         calls=counts / len(workload),
         successors=_successors(workload, len(kinds), kind),
+        costs=_costs(workload, len(kinds), kind),
     )
+
+
+def _costs(workload: Workload, kinds: int, kind: NDArray[np.int64]) -> Tally:
+    """KV token-time of each workflow, by its first call."""
+    stage, first = workload.template_stages(), workload.first_stage
+    each = token_time(stage["prompt"].astype(np.float64), stage["output"].astype(np.float64))
+    return fit_lengths(kinds, kind[first], stage["prompt"][first], np.add.reduceat(each, first))
 
 
 def _successors(workload: Workload, kinds: int, kind: NDArray[np.int64]) -> Successors:
