@@ -24,6 +24,7 @@ ALL_POLICIES = (
     "infaas-style:head_only=true",
     "autellix-atlas-style:beta=0.2,by_speed=false,quantum=0.05,long=100",
     "agentmath-style:base_tokens=100,sessions=3",
+    "hexagent-style:sort_above=0",
     "clairvoyant:order=laxity",
     "clairvoyant:order=urgency",
     # Without the clock's part in it, so that runs repeat.

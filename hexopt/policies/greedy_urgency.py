@@ -40,7 +40,7 @@ _HOPE = 0.8
 
 
 @kernel
-def _prefill_seconds(coef, new, done, budget, decodes, context):
+def prefill_seconds(coef, new, done, budget, decodes, context):
     """Seconds by which prefilling ``new`` tokens behind ``done`` lengthens the steps of the given decodes."""
     if new <= 0.0:
         return 0.0
@@ -124,13 +124,13 @@ def predict_cached(sim, know, i, stage, cached):
     own_context = stage.prompt + output / 2.0
     with_it = step_seconds(coef, 0.0, 0.0, 0.0, 0.0, company + 1.0, company_context + own_context)
     without = step_seconds(coef, 0.0, 0.0, 0.0, 0.0, company, company_context) if company > 0.0 else 0.0
-    prefill = _prefill_seconds(coef, new, cached, budget, running, context)
+    prefill = prefill_seconds(coef, new, cached, budget, running, context)
     stall = prefill
     if running > 0.0:
         steps = max(new / max(budget - running, 1.0), 1.0)
         stall = max(prefill - steps * step_seconds(coef, 0.0, 0.0, 0.0, 0.0, running, context), 0.0)
 
-    wait = _prefill_seconds(coef, ahead, 0.0, budget, running, context)
+    wait = prefill_seconds(coef, ahead, 0.0, budget, running, context)
     lacking = ahead_blocks + (stage.prompt + output) / block - cached / block - inst.free
     memory = lacking / freed * with_it if lacking > 0.0 and freed > 0.0 else 0.0
     finish = (wait + memory + prefill + (output - 1.0) * with_it) * know.scale[i]

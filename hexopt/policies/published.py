@@ -1,151 +1,24 @@
-"""Classical and published rules, and their parameters; each rule and its source are in the module that it runs.
+"""Published systems and their parameters; each rule and its source are in the module that it runs.
 
-Names that end in ``-style`` are re-implementations of published systems in this simulator, adapted where it has no
-such mechanism; docs/policies.md lists what was assumed and what deviates.
+Names end in ``-style``: they are re-implementations in this simulator, adapted where it has no such mechanism;
+docs/policies.md lists what was assumed and what deviates.
 """
 
 # mypy: ignore-errors
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
-from numba import types
 from numpy.typing import NDArray
 
 from hexopt.models.lengths import PROMPT_BUCKETS
 from hexopt.models.tallies import shrunken_mean
-from hexopt.policies import (
-    agentmath,
-    apparent_tardiness,
-    autellix,
-    clairvoyant,
-    compiled,
-    heft,
-    infaas,
-    justitia,
-    shortest_remaining,
-    workflow_fcfs,
-)
-from hexopt.policies.knowledge import Knowledge, alone_seconds
-from hexopt.policies.linking import address_of
-from hexopt.policies.policy import Fleet, Policy, Training
-
-
-def mean_service(fleet: Fleet, training: Training) -> float:
-    """Mean seconds of the training's calls, alone on the mean instance."""
-    mean, budget = fleet.coef.mean(axis=0), float(fleet.max_batched[0])
-    calls = training.calls if training.calls.any() else np.ones(len(training.kinds))
-    seconds = [alone_seconds(mean, p, 0.0, o, budget) for p, o in zip(training.prompt, training.output, strict=True)]
-    return float(np.dot(calls / calls.sum(), seconds))
-
-
-class Linked(Policy):
-    """A policy that the event loop asks by address, see :mod:`hexopt.policies.linking`."""
-
-    code: ClassVar[int] = compiled.LINKED
-    rule: ClassVar[Any]
-    """The module with its kernels."""
-
-    @property
-    def label(self) -> str:
-        changed = [(f.name, getattr(self, f.name)) for f in fields(self) if getattr(self, f.name) != f.default]
-        shown = ", ".join(
-            f"{name}={str(v).lower() if isinstance(v, bool) else v if isinstance(v, str) else f'{v:g}'}"
-            for name, v in changed
-        )
-        return f"{self.name}({shown})" if shown else self.name
-
-    def place(self, board: Any, know: Knowledge, r: int, now: float) -> tuple[int, float]:
-        i = int(self.rule.place(board, know, int(r), float(now)))
-        return i, float(board.stage["priority"][r])
-
-    def linked(self, board: Any, know: Knowledge) -> tuple[int, int]:
-        return (
-            address_of(self.rule.place, board, know, types.int64, types.float64),
-            address_of(getattr(self.rule, "ended", None), board, know, types.int64),
-        )
-
-
-@dataclass(frozen=True)
-class WorkflowFcfs(Linked):
-    """Workflows first come first served."""
-
-    name: ClassVar[str] = "workflow-fcfs"
-    rule: ClassVar[Any] = workflow_fcfs
-
-
-@dataclass(frozen=True)
-class ShortestRemaining(Linked):
-    """Shortest expected remaining time of the workflow first."""
-
-    name: ClassVar[str] = "shortest-remaining"
-    rule: ClassVar[Any] = shortest_remaining
-
-
-@dataclass(frozen=True)
-class ApparentTardiness(Linked):
-    """Apparent tardiness cost.
-
-    Parameters
-    ----------
-    k
-        Look-ahead: how many mean services of slack count for little.
-    """
-
-    k: float = 2.0
-
-    name: ClassVar[str] = "atc"
-    rule: ClassVar[Any] = apparent_tardiness
-
-    def __post_init__(self) -> None:
-        check_positive(self, "k")
-
-    def weights(self, training: Training) -> NDArray[np.float64]:
-        return np.array([self.k])
-
-    def table(self, fleet: Fleet, training: Training) -> NDArray[np.float64]:
-        return np.array([[mean_service(fleet, training)]])
-
-
-@dataclass(frozen=True)
-class Heft(Linked):
-    """Heterogeneous earliest finish time, online."""
-
-    name: ClassVar[str] = "heft-like"
-    rule: ClassVar[Any] = heft
-
-    def weights(self, training: Training) -> NDArray[np.float64]:
-        # Greedy urgency's: nothing for the imposed delay, the prefix caches looked into.
-        return np.array([0.0, 1.0, 0.0, 1.0])
-
-
-@dataclass(frozen=True)
-class Clairvoyant(Linked):
-    """A rule that knows the truth.
-
-    Parameters
-    ----------
-    order
-        Whose expectations it replaces: ``remaining``, ``laxity`` or ``urgency``.
-    """
-
-    order: str = "remaining"
-
-    name: ClassVar[str] = "clairvoyant"
-    rule: ClassVar[Any] = clairvoyant
-    per_workflow: ClassVar[int] = 1
-    live: ClassVar[bool] = False
-
-    def __post_init__(self) -> None:
-        from hexopt.policies.registry import PolicyError
-
-        if self.order not in clairvoyant.ORDERS:
-            raise PolicyError(f"order is {self.order!r}, expected one of {', '.join(clairvoyant.ORDERS)}")
-
-    def weights(self, training: Training) -> NDArray[np.float64]:
-        return np.array([1.0, 1.0, 0.75, 1.0, clairvoyant.ORDERS.index(self.order)])
+from hexopt.policies import agentmath, autellix, compiled, infaas, justitia
+from hexopt.policies.knowledge import Knowledge
+from hexopt.policies.linked import Labelled, Linked, check_positive, mean_service
+from hexopt.policies.policy import Fleet, Training
 
 
 @dataclass(frozen=True)
@@ -278,10 +151,46 @@ class AgentMath(Linked):
         return np.zeros(agentmath.LOADS + len(fleet.gpus))
 
 
-def check_positive(policy: Policy, *names: str) -> None:
-    """Refuse parameters that are 0."""
-    from hexopt.policies.registry import PolicyError
+@dataclass(frozen=True)
+class Hexagent(Labelled):
+    """HexAGenT's planner.
 
-    for name in names:
-        if not getattr(policy, name) > 0:
-            raise PolicyError(f"policy {policy.name!r}: {name} is {getattr(policy, name):g}, expected more than 0")
+    Parameters
+    ----------
+    sort_above
+        Longest queue that is planned call by call; longer ones are sorted once.
+    horizon
+        What a workflow's time is divided by: the horizon of what is ``revealed``, or a ``constant``.
+    projected
+        Whether the time until the call's projected end counts, too.
+    """
+
+    sort_above: float = 64.0
+    horizon: str = "revealed"
+    projected: bool = True
+
+    name: ClassVar[str] = "hexagent-style"
+    code: ClassVar[int] = compiled.PLANNER
+    by_priority: ClassVar[bool] = False
+    live: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        from hexopt.policies.registry import PolicyError
+
+        if self.horizon not in ("revealed", "constant"):
+            raise PolicyError(f"horizon is {self.horizon!r}, expected one of revealed, constant")
+
+    def weights(self, training: Training) -> NDArray[np.float64]:
+        return np.array([self.sort_above, self.horizon == "revealed", self.projected], dtype=np.float64)
+
+    def linked(self, board: Any, know: Knowledge) -> tuple[int, int]:
+        # Asked before a run is timed.
+        from hexopt.policies.hexagent import compile_for
+
+        compile_for(board, know)
+        return 0, 0
+
+    def scheduler(self, fleet: Fleet) -> Any:
+        from hexopt.policies.hexagent import Planner
+
+        return Planner()

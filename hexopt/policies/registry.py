@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
+from hexopt.policies.classical import ApparentTardiness, Clairvoyant, Heft, ShortestRemaining, WorkflowFcfs
 from hexopt.policies.policy import (
     EarliestDeadline,
     GreedyUrgency,
@@ -13,18 +14,7 @@ from hexopt.policies.policy import (
     Policy,
     RoundRobin,
 )
-from hexopt.policies.published import (
-    AgentMath,
-    ApparentTardiness,
-    AutellixAtlas,
-    AutellixPlas,
-    Clairvoyant,
-    Heft,
-    Infaas,
-    Justitia,
-    ShortestRemaining,
-    WorkflowFcfs,
-)
+from hexopt.policies.published import AgentMath, AutellixAtlas, AutellixPlas, Hexagent, Infaas, Justitia
 from hexopt.policies.rolling_horizon import RollingHorizon
 
 POLICIES: dict[str, type[Policy]] = {
@@ -46,6 +36,7 @@ POLICIES: dict[str, type[Policy]] = {
         AutellixAtlas,
         AgentMath,
         Justitia,
+        Hexagent,
         Clairvoyant,
     )
 }

@@ -1,0 +1,170 @@
+"""HexAGenT's view of the cluster, see hexagent.py: a copy to plan on, projected finishes, and horizons."""
+
+# mypy: ignore-errors
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hexopt.models.kernel import kernel
+from hexopt.models.roofline import step_seconds
+from hexopt.policies.greedy_urgency import prefill_seconds, tokens_left
+from hexopt.policies.knowledge import alone_seconds
+from hexopt.simulation.state import NONE, Simulation
+
+
+class Planning(NamedTuple):
+    """What the planner keeps between decisions, and its copy of the cluster; n stages, m instances."""
+
+    held: NDArray[np.int32]
+    """Stages that wait here, in the plan's order; as many as the clock's ``held``; shape (n,)."""
+    place: NDArray[np.int32]
+    """Planned instance of each stage, shape (n,)."""
+    order: NDArray[np.int32]
+    """The last plan, shape (n,)."""
+    alone: NDArray[np.float64]
+    """Seconds of each stage alone on its fastest instance, 0 until it was revealed; shape (n,)."""
+    corrected: NDArray[np.int8]
+    """Whether they are those of a stage that has ended; shape (n,)."""
+    begin: NDArray[np.float64]
+    """Scratch: when a stage would begin if its workflow ran alone, shape (n,)."""
+    new: NDArray[np.float64]
+    """Prompt tokens that a held stage would have to compute on each instance, shape (room, m)."""
+    finish: NDArray[np.float64]
+    """Seconds until a held stage ends at its candidate, shape (room,)."""
+    candidate: NDArray[np.int32]
+    """The candidate, shape (room,); NONE once the stage is planned."""
+    ratio: NDArray[np.float64]
+    """R of a held stage, shape (room,)."""
+    horizon: NDArray[np.float64]
+    """H of a held stage's workflow, seconds, shape (room,)."""
+    free_at: NDArray[np.float64]
+    """Seconds until an instance has computed the prompts before, shape (m,)."""
+    ends: NDArray[np.float64]
+    """Seconds until each call there ends, shape (m, room)."""
+    tokens: NDArray[np.float64]
+    """Tokens that it has reserved, shape (m, room)."""
+    there: NDArray[np.int32]
+    """How many there are, shape (m,)."""
+    blocks: NDArray[np.int64]
+    seats: NDArray[np.int64]
+    """Scratch: what an instance has left for calls that are sent, shape (m,)."""
+
+
+@kernel
+def horizon(sim, know, plan, w, now):
+    """Makespan of what is revealed of workflow ``w`` if it ran alone."""
+    workflow = sim.workflow[w]
+    last = workflow.first_stage + workflow.stages
+    longest = 0.0
+    for k in range(workflow.first_stage, last):
+        plan.begin[k] = 0.0
+    for k in range(workflow.first_stage, last):
+        stage = sim.stage[k]
+        if not stage.ready <= now:
+            continue
+        ended = stage.finish <= now
+        if plan.alone[k] == 0.0 or (ended and plan.corrected[k] == 0):
+            output = float(stage.output) if ended else stage.expected_output
+            plan.corrected[k] = 1 if ended else 0
+            plan.alone[k] = 1e300
+            for i in range(sim.instance.shape[0]):
+                seconds = alone_seconds(know.coef[i], stage.prompt, 0, output, sim.instance[i].max_batched)
+                plan.alone[k] = min(plan.alone[k], seconds * know.scale[i])
+        # Only a first call has nothing before it.
+        begin = plan.begin[k] if plan.begin[k] > 0.0 else stage.tool_delay
+        finish = begin + plan.alone[k]
+        longest = max(longest, finish)
+        for c in range(stage.first_child, stage.first_child + stage.children):
+            child = sim.child[c]
+            plan.begin[child] = max(plan.begin[child], finish + sim.stage[child].tool_delay)
+    return longest
+
+
+@kernel
+def survey(sim, know, plan):
+    """Copy the state of the instances: prompts ahead, and when the calls there end and give their tokens back."""
+    for i in range(sim.instance.shape[0]):
+        inst = sim.instance[i]
+        ahead = 0.0
+        running = 0.0
+        context = 0.0
+        calls = 0
+        other = inst.first_here
+        while other != NONE:
+            there = sim.stage[other]
+            if there.held > 0:
+                running += 1.0
+                context += there.prompt + there.generated
+                ahead += max(there.prompt - there.computed, 0)
+            else:
+                ahead += there.expected_new
+            calls += 1
+            other = there.next_here
+        plan.there[i] = calls
+        plan.free_at[i] = know.scale[i] * prefill_seconds(know.coef[i], ahead, 0.0, inst.max_batched, running, context)
+        step = know.scale[i] * step_seconds(know.coef[i], 0.0, 0.0, 0.0, 0.0, float(calls), context)
+        other = inst.first_here
+        for k in range(calls):
+            there = sim.stage[other]
+            left = tokens_left(there)
+            begins = 0.0 if there.generated > 0 else plan.free_at[i]
+            plan.ends[i, k] = begins + left * step
+            plan.tokens[i, k] = there.prompt + there.generated + left
+            other = there.next_here
+
+
+@kernel
+def project(sim, know, plan, stage, i, new):
+    """When the call would enter instance ``i``, have its first token, and end; seconds from now, infinite if never."""
+    inst = sim.instance[i]
+    output = max(stage.expected_output, 1.0)
+    reserved = stage.prompt + output
+    room = float(inst.blocks * inst.block_size)
+    if stage.prompt + stage.output > inst.max_len:
+        return math.inf, math.inf, math.inf
+    enters = plan.free_at[i]
+    while True:
+        beside = 0.0
+        taken = 0.0
+        next_end = math.inf
+        for k in range(plan.there[i]):
+            if plan.ends[i, k] > enters:
+                beside += 1.0
+                taken += plan.tokens[i, k]
+                next_end = min(next_end, plan.ends[i, k])
+        if beside == 0.0 or (taken + reserved <= room and beside < inst.max_seqs):
+            break
+        enters = next_end
+    coef = know.coef[i]
+    prefill = prefill_seconds(coef, new, stage.prompt - new, inst.max_batched, beside, taken)
+    step = step_seconds(coef, 0.0, 0.0, 0.0, 0.0, beside + 1.0, taken + stage.prompt + output / 2.0)
+    first = enters + prefill * know.scale[i]
+    return enters, first, first + (output - 1.0) * step * know.scale[i]
+
+
+def new_planning(board: Simulation, room: int, old: Planning | None = None) -> Planning:
+    """Planning for up to ``room`` calls that are held or at an instance; what is held stays held."""
+    stages, instances = board.stage.shape[0], board.instance.shape[0]
+    return Planning(
+        held=np.zeros(stages, dtype=np.int32) if old is None else old.held,
+        place=np.full(stages, NONE, dtype=np.int32) if old is None else old.place,
+        order=np.zeros(stages, dtype=np.int32) if old is None else old.order,
+        alone=np.zeros(stages) if old is None else old.alone,
+        corrected=np.zeros(stages, dtype=np.int8) if old is None else old.corrected,
+        begin=np.zeros(stages) if old is None else old.begin,
+        new=np.zeros((room, instances)),
+        finish=np.zeros(room),
+        candidate=np.zeros(room, dtype=np.int32),
+        ratio=np.zeros(room),
+        horizon=np.zeros(room),
+        free_at=np.zeros(instances),
+        ends=np.zeros((instances, room)),
+        tokens=np.zeros((instances, room)),
+        there=np.zeros(instances, dtype=np.int32),
+        blocks=np.zeros(instances, dtype=np.int64),
+        seats=np.zeros(instances, dtype=np.int64),
+    )
