@@ -93,7 +93,7 @@ def test_decisions_up_to_any_moment_do_not_depend_on_what_is_to_come(seed, name,
     ]  # fmt: skip
     after = run(other)
     # Who holds stages back decides about them later.
-    known = before.stage["start" if name.startswith(("rolling-horizon", "hexagent")) else "ready"] <= moment
+    known = before.stage["start" if name.startswith(("rolling-horizon", "hexagent", "qlm")) else "ready"] <= moment
     for field in ("instance", "priority"):
         np.testing.assert_array_equal(before.stage[field][known], after.stage[field][known])
     ended = before.stage["finish"] <= moment

@@ -194,3 +194,37 @@ class Hexagent(Labelled):
         from hexopt.policies.hexagent import Planner
 
         return Planner()
+
+
+@dataclass(frozen=True)
+class Qlm(Labelled):
+    """QLM's virtual queues of request groups.
+
+    Parameters
+    ----------
+    granularity
+        Seconds within which due times are the same.
+    period
+        Seconds between two linear programs at least.
+    """
+
+    granularity: float = 10.0
+    period: float = 1.0
+
+    name: ClassVar[str] = "qlm-style"
+    code: ClassVar[int] = compiled.PLANNER
+    by_priority: ClassVar[bool] = False
+    live: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        check_positive(self, "granularity")
+
+    def weights(self, training: Training) -> NDArray[np.float64]:
+        """Mean prompt and output tokens of a call."""
+        calls = training.calls if training.calls.any() else np.ones(len(training.kinds))
+        return np.array([np.average(training.prompt, weights=calls), np.average(training.output, weights=calls)])
+
+    def scheduler(self, fleet: Fleet) -> Any:
+        from hexopt.policies.qlm import VirtualQueues
+
+        return VirtualQueues(self.granularity, self.period)

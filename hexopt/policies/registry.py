@@ -14,7 +14,7 @@ from hexopt.policies.policy import (
     Policy,
     RoundRobin,
 )
-from hexopt.policies.published import AgentMath, AutellixAtlas, AutellixPlas, Hexagent, Infaas, Justitia
+from hexopt.policies.published import AgentMath, AutellixAtlas, AutellixPlas, Hexagent, Infaas, Justitia, Qlm
 from hexopt.policies.rolling_horizon import RollingHorizon
 
 POLICIES: dict[str, type[Policy]] = {
@@ -37,6 +37,7 @@ POLICIES: dict[str, type[Policy]] = {
         AgentMath,
         Justitia,
         Hexagent,
+        Qlm,
         Clairvoyant,
     )
 }
