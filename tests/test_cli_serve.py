@@ -36,6 +36,8 @@ def cluster(tmp_path: Path) -> Path:
         (("--cluster", "nowhere"), "cluster 'nowhere' is neither a file nor a bundled cluster"),
         (("--host", "0.0.0.0"), "--host 0.0.0.0 is not loopback: set a key with --api-key or HEXOPT_API_KEY"),
         (("--policy", "magic"), "policy 'magic' is unknown"),
+        (("--policy", "clairvoyant:order=laxity"), "policy 'clairvoyant' is for simulations only; the service takes"),
+        (("--shadow", "justitia-style"), "policy 'justitia-style' is for simulations only"),
         (("--policy", "edf", "--weights", "latency"), "--weights belongs to --policy rolling-horizon"),
         (("--weights", "beauty"), "objective 'beauty' is unknown"),
         (("--shadow", "magic"), "policy 'magic' is unknown"),

@@ -128,7 +128,10 @@ def test_the_policy_changes_while_calls_wait_and_run(setup: Setup) -> None:
     try:
         with ThreadPoolExecutor(8) as pool:
             answers = [pool.submit(setup.complete) for _ in range(80)]
-            for policy in ("round-robin", "hexgen-flow:alpha=0.3", "edf", "rolling-horizon", "least-loaded", "llf"):
+            # Compiled in the loop, called by address, planned.
+            for policy in ("round-robin", "hexgen-flow:alpha=0.3", "workflow-fcfs", "heft-like", "infaas-style", "edf"):
+                assert setup.http.put("/v1/policy", json={"policy": policy}).status_code == 200
+            for policy in ("rolling-horizon", "shortest-remaining", "least-loaded", "atc:k=3", "llf"):
                 assert setup.http.put("/v1/policy", json={"policy": policy}).status_code == 200
             assert {a.result().status_code for a in answers} == {200}
         assert sum(len(mock.seen) for mock in setup.mocks) >= 80
@@ -139,6 +142,10 @@ def test_the_policy_changes_while_calls_wait_and_run(setup: Setup) -> None:
     where = [setup.complete().headers["x-hexopt-instance"] for _ in range(4)]
     assert where in (["fast", "slow"] * 2, ["slow", "fast"] * 2)
     assert setup.http.put("/v1/policy", json={"policy": "magic"}).status_code == 400
+    refused = setup.http.put("/v1/policy", json={"policy": "clairvoyant"})
+    assert refused.status_code == 400 and "'clairvoyant' is for simulations only" in refused.json()["detail"]
+    offered = setup.http.get("/v1/policy").json()["policies"]
+    assert "clairvoyant" not in offered and {"workflow-fcfs", "greedy-urgency"} <= set(offered)
     assert setup.http.put("/v1/objective", json={"preset": "latency"}).status_code == 409
     setup.http.put("/v1/policy", json={"policy": "rolling-horizon"})
 

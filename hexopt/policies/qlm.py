@@ -74,7 +74,7 @@ def backlog(sim, ahead):
 
 @kernel
 def take_in(sim, know, r, step, own, new):
-    """Believe what is known of stage ``r``; write its seconds, infinite if too long, and new tokens on each instance."""
+    """Believe what is known of stage ``r``; write its seconds, infinite if too long, and new tokens by instance."""
     believe(sim, know, r)
     stage = sim.stage[r]
     for i in range(sim.instance.shape[0]):
