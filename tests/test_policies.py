@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -21,7 +22,7 @@ from random_workload import (
 
 from hexopt.policies.knowledge import alone_seconds
 from hexopt.policies.policy import GreedyUrgency, HexGenFlow
-from hexopt.policies.registry import POLICIES, PolicyError, make_policy
+from hexopt.policies.registry import LIVE, POLICIES, PolicyError, make_policy
 from hexopt.simulation.experiment import Experiment
 from hexopt.simulation.simulator import fleet_of
 
@@ -142,6 +143,14 @@ def test_every_policy_is_made_by_its_name():
     assert make_policy("greedy-urgency:affinity=false,urgency=2") == GreedyUrgency(affinity=False, urgency=2.0)
     labels = [make_policy(name).label for name in ALL_POLICIES]
     assert len(set(labels)) == len(labels)
+
+
+def test_every_policy_is_documented():
+    text = (Path(__file__).parents[1] / "docs" / "policies.md").read_text()
+    rows = {row.split("`")[1].split(":")[0]: row for row in text.splitlines() if row.startswith("| `")}
+    assert set(rows) == set(POLICIES)
+    live = text[: text.index("## Published systems")]
+    assert {name for name in LIVE if not name.endswith("-style")} <= {name for name in rows if f"| `{name}" in live}
 
 
 @pytest.mark.parametrize(
