@@ -46,7 +46,7 @@ def _is_ready(sim, r):
 
 
 @kernel
-def _finish_stage(policy, ended_at, sim, know, r, now):
+def _finish_stage(policy, sim, know, r, now):
     stage = sim.stage[r]
     workflow = sim.workflow[stage.workflow]
     sim.clock[0].stages_left -= 1
@@ -54,8 +54,6 @@ def _finish_stage(policy, ended_at, sim, know, r, now):
     if workflow.stages_left == 0:
         workflow.finish = now
     ended(policy, sim, know, r)
-    if ended_at != 0:
-        call_at(ended_at, (sim, know, int64(r)))
     for k in range(stage.first_child, stage.first_child + stage.children):
         child = sim.child[k]
         sim.stage[child].parents_left -= 1
@@ -114,7 +112,9 @@ def run(sim, know, policy, place_at, ended_at, finished, until):
                 if sim.instance[i].next_event <= now:
                     for k in range(end_step(sim, i, finished)):
                         stirred = True
-                        _finish_stage(policy, ended_at, sim, know, finished[k], now)
+                        _finish_stage(policy, sim, know, finished[k], now)
+                        if ended_at != 0:
+                            call_at(ended_at, (sim, know, int64(finished[k])))
             while clock.delayed > 0 and sim.stage[sim.delayed[0]].ready <= now:
                 _is_ready(sim, pop_delayed(sim))
             while clock.next_workflow < sim.workflow.shape[0]:
