@@ -2,6 +2,8 @@
 
     python benchmarks/policies.py --traces ../shared/traces/hexgen-flow --seeds 10
 
+    python benchmarks/policies.py --every --only trace2 --cluster hetero-1 --loads 0.95 --seeds 5 --workflows 300
+
 Workflows are drawn without repetition until all of a file were used, arrivals are Poisson, deadlines are three times
 the mean stand-alone latency; predictors (and HexGen-Flow's profile) are trained on another file. Loads are shares of
 the capacity that is measured first (``Experiment.capacity``). Intervals are 95% t-intervals over seeds; ratios are
@@ -12,7 +14,7 @@ from __future__ import annotations
 
 import argparse
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,6 +22,7 @@ import numpy as np
 from scipy import stats
 
 from hexopt.cluster import Cluster, load_cluster
+from hexopt.policies.clairvoyant import ORDERS
 from hexopt.policies.policy import (
     EarliestDeadline,
     GreedyUrgency,
@@ -29,6 +32,7 @@ from hexopt.policies.policy import (
     Policy,
     RoundRobin,
 )
+from hexopt.policies.registry import POLICIES, make_policy
 from hexopt.simulation.experiment import Experiment
 from hexopt.simulation.metrics import Summary, summarise
 from hexopt.traces import read_trace
@@ -85,6 +89,38 @@ def at_speeds(cluster: Cluster, speeds: dict[str, str]) -> Cluster:
     return replace(cluster, instances=tuple(instances))
 
 
+HEAD = (
+    "| policy | mean s | P95 s | P99 s | in time % | Req95 | Req99 | RR P95 / its P95 |",
+    "|---|---|---|---|---|---|---|---|",
+)
+
+
+def row(policy: Policy, results: list[Summary], base: list[Summary]) -> str:
+    """Markdown row of one policy, beside round-robin's results."""
+
+    def cell(field: str, scale: float = 1.0) -> str:
+        return shown(getattr(s, field) * scale for s in results)
+
+    against = ratio([s.p95_s for s in base], [s.p95_s for s in results])
+    return (
+        f"| {policy.label} | {cell('mean_s')} | {cell('p95_s')} | {cell('p99_s')} | {cell('attainment', 100)} "
+        f"| {cell('req95')} | {cell('req99')} | {against} |"
+    )
+
+
+def every(experiment: Experiment, rate: float, workflows: int, seeds: int) -> Iterator[str]:
+    """Markdown rows of every policy that there is, with its usual parameters."""
+    names = [name for name in POLICIES if name not in ("rolling-horizon", "clairvoyant")]
+    names += ["rolling-horizon:freeze=true", *(f"clairvoyant:order={order}" for order in ORDERS)]
+    yield from HEAD
+    base: list[Summary] = []
+    for policy in map(make_policy, names):
+        results = measured(experiment, policy, rate, workflows, seeds)
+        base = base or results
+        yield row(policy, results, base)
+    yield ""
+
+
 def table(
     experiment: Experiment, alphas: Sequence[float], load: float, capacity: float, workflows: int, seeds: int
 ) -> list[str]:
@@ -95,20 +131,7 @@ def table(
     rows[2:2] = hexgen
     ours = rows[-1][1]
     strongest = min(hexgen, key=lambda item: float(np.mean([s.p95_s for s in item[1]])))[1]
-    lines = [
-        "| policy | mean s | P95 s | P99 s | in time % | Req95 | Req99 | RR P95 / its P95 |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
-    for policy, results in rows:
-
-        def cell(field: str, scale: float = 1.0, results: list[Summary] = results) -> str:
-            return shown(getattr(s, field) * scale for s in results)
-
-        against = ratio([s.p95_s for s in rows[0][1]], [s.p95_s for s in results])
-        lines.append(
-            f"| {policy.label} | {cell('mean_s')} | {cell('p95_s')} | {cell('p99_s')} | {cell('attainment', 100)} "
-            f"| {cell('req95')} | {cell('req99')} | {against} |"
-        )
+    lines = [*HEAD, *(row(policy, results, rows[0][1]) for policy, results in rows)]
     fields = ("p95_s", "req95", "req99")
     gains = [ratio([getattr(s, f) for s in strongest], [getattr(s, f) for s in ours]) for f in fields]
     lines += ["", "HexGen-Flow's best over greedy urgency: P95 **{}**, Req95 {}, Req99 {}".format(*gains), ""]
@@ -154,6 +177,8 @@ def main() -> None:
     parser.add_argument("--workflows", type=int, default=600)
     parser.add_argument("--alphas", type=float, nargs="+", default=ALPHAS, help="of HexGen-Flow")
     parser.add_argument("--speed", nargs="+", default=[], metavar="GPU=FACTOR", help="as if a GPU type were faster")
+    parser.add_argument("--seats", type=int, help="as if every instance ran at most so many calls at once")
+    parser.add_argument("--every", action="store_true", help="one table a load, of every policy with its defaults")
     parser.add_argument("--loads", type=float, nargs="+", default=LOADS)
     parser.add_argument("--only", choices=sorted(TRACES))
     parser.add_argument("--cluster", choices=("hetero-1", "hetero-2"))
@@ -163,16 +188,25 @@ def main() -> None:
         training = read_trace(options.traces / f"input_file_{TRACES[name]}.json")
         for cluster in [options.cluster] if options.cluster else ("hetero-1", "hetero-2"):
             fleet = at_speeds(load_cluster(cluster), dict(item.split("=") for item in options.speed))
+            if options.seats is not None:
+                seats = [replace(i, max_num_seqs=options.seats) for i in fleet.instances]
+                fleet = replace(fleet, instances=tuple(seats))
             experiment = Experiment.of(workflows, fleet, training=training)
             capacity = experiment.capacity()
             deadline = float(experiment.deadline[0])
             print(f"## {name} on {cluster}: capacity {capacity:.3f} workflows/s, deadline {deadline:.0f} s\n")
             for load in options.loads:
                 print(f"### {load:.0%} of capacity ({load * capacity:.3f} workflows/s)\n")
+                if options.every:
+                    for line in every(experiment, load * capacity, options.workflows, options.seeds):
+                        print(line, flush=True)
+                    continue
                 print(
                     "\n".join(table(experiment, options.alphas, load, capacity, options.workflows, options.seeds)),
                     flush=True,
                 )
+            if options.every:
+                continue
             print("\n".join(sustained(experiment, options.alphas, min(options.seeds, 5))), flush=True)
             if name != "formula1":
                 for rate in (0.5, 1.0):
