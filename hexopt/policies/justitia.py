@@ -10,7 +10,8 @@ prompt of the same doubling, where the paper trains a small network on the promp
 full batches of mean calls hold on all instances, over the decode steps that these take; an agent leaves the fair system
 when V reaches its F, as in weighted fair queueing; calls go to the instance that is least loaded for its speed.
 
-Deviations: nothing running is preempted but for memory; the prediction is not corrected as the agent goes on.
+Deviations: nothing running is preempted but for memory; the prediction is not corrected as the agent goes on. Where
+first calls are alike all agents cost the same, and the order is that of their arrival.
 """
 
 # mypy: ignore-errors

@@ -209,7 +209,7 @@ class Qlm(Labelled):
     """
 
     granularity: float = 10.0
-    period: float = 1.0
+    period: float = 5.0
 
     name: ClassVar[str] = "qlm-style"
     code: ClassVar[int] = compiled.PLANNER

@@ -16,7 +16,7 @@ remainders.
 
 Assumed: a call is due its expected tail before its workflow's deadline, where the paper gives every request a target of
 its own; due times are the same within 10 s; throughput is that of full batches of mean calls, where the paper profiles
-it; the program is solved at most once a second.
+it; the program is solved at most every 5 s.
 
 Deviations: one model, hence no swapping; nothing running is evicted for what is more urgent; the program is this fluid
 one with each queue in due order, where the published one is integer, orders slots, and falls back on due order if
@@ -33,6 +33,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import linprog
+from scipy.sparse import csr_array, diags_array, eye_array, hstack, kron, vstack
 
 from hexopt.models.kernel import kernel
 from hexopt.models.roofline import step_seconds
@@ -111,21 +112,28 @@ def assign(
         Calls of each group, and seconds until it is due, which ascend; shape (g,).
     """
     groups, instances = work.shape
+    pairs = groups * instances
     possible = np.isfinite(own)
     finite = np.where(possible, work, 0.0)
     cost = EPSILON * (finite + calls[:, None] * np.where(possible, own, 0.0))
-    until = np.zeros((groups, instances, groups, instances))
-    for g in range(groups):
-        for i in range(instances):
-            until[g, i, : g + 1, i] = finite[: g + 1, i]
-    pairs = groups * instances
+    # Variables: shares, work done on an instance up to a group, work late there.
+    done = eye_array(pairs) - eye_array(pairs, k=-instances)
+    nothing = csr_array((pairs, pairs))
     found = linprog(
-        np.concatenate((cost.ravel(), np.repeat(calls, instances))),
-        A_ub=np.hstack((until.reshape(pairs, pairs), -np.eye(pairs))),
+        np.concatenate((cost.ravel(), np.zeros(pairs), np.repeat(calls, instances))),
+        A_ub=hstack((nothing, eye_array(pairs), -eye_array(pairs)), format="csr"),
         b_ub=((left - own.min(axis=1))[:, None] - ahead).ravel(),
-        A_eq=np.hstack((np.repeat(np.eye(groups), instances, axis=1), np.zeros((groups, pairs)))),
-        b_eq=np.ones(groups),
-        bounds=[(0.0, float(p)) for p in possible.ravel()] + [(0.0, None)] * pairs,
+        A_eq=vstack(
+            (
+                hstack((kron(eye_array(groups), np.ones((1, instances))), csr_array((groups, 2 * pairs)))),
+                hstack((-diags_array(finite.ravel()), done, nothing)),
+            ),
+            format="csr",
+        ),
+        b_eq=np.concatenate((np.ones(groups), np.zeros(pairs))),
+        bounds=np.column_stack(
+            (np.zeros(3 * pairs), np.concatenate((np.where(possible.ravel(), 1.0, 0.0), np.full(2 * pairs, np.inf))))
+        ),
         method="highs",
     )
     return found.x[:pairs].reshape(groups, instances) if found.status == 0 else None
