@@ -7,12 +7,15 @@ import itertools
 import numpy as np
 import pytest
 from bare_board import bare_board, bare_knowledge
+from believing_oracle import BelievingOracle
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from random_workload import RATE, random_experiment
 
-from hexopt.models.roofline import FEATURE_NAMES, N_FEATURES
+from hexopt.models.roofline import FEATURE_NAMES, N_FEATURES, step_seconds
 from hexopt.policies import qlm
+from hexopt.policies.knowledge import alone_seconds
+from hexopt.policies.published import Qlm
 from hexopt.policies.registry import PolicyError, make_policy
 from hexopt.simulation.state import INSTANCE, NONE, STAGE
 
@@ -124,3 +127,59 @@ def test_a_program_without_a_solution_leaves_calls_where_they_joined(monkeypatch
 def test_refuses_due_times_without_width():
     with pytest.raises(PolicyError, match="policy 'qlm-style': granularity is 0, expected more than 0"):
         make_policy("qlm-style:granularity=0")
+
+
+class CheckedQueues(qlm.VirtualQueues):
+    """Compares where each call joins with the estimate in plain Python."""
+
+    def __init__(self, oracle: BelievingOracle, settings) -> None:
+        super().__init__(settings.granularity, settings.period)
+        self.oracle, self.joined = oracle, 0
+
+    def _join(self, board, know, r, ahead):
+        held = list(self._held)
+        super()._join(board, know, r, ahead)
+        fleet, training = self.oracle.fleet, self.oracle.training
+        prompt, output = (float(np.average(x, weights=training.calls)) for x in (training.prompt, training.output))
+        call = board.stage[r]
+        expected, tail = self.oracle.beliefs(board, r)
+        due = (board.workflow["deadline"][call["workflow"]] - tail) // self._granularity * self._granularity
+        ends = []
+        for i, (coef, instance) in enumerate(zip(fleet.coef, board.instance, strict=True)):
+            mean = prompt + output / 2
+            batch = max(min(instance["blocks"] * instance["block_size"] / mean, instance["max_seqs"]), 1.0)
+            step = step_seconds(coef, 0.0, 0.0, 0.0, 0.0, batch, batch * mean)
+            budget = float(instance["max_batched"])
+            tokens = output / (alone_seconds(coef, prompt, 0.0, 1.0, budget) + output * step / batch)
+            there = [board.stage[c] for c in self.oracle.here(board, i)]
+            before = sum(max(s["expected_output"] - s["generated"], 0.15 * s["expected_output"] + 1) for s in there)
+            before += sum(
+                float(board.stage["expected_output"][o]) for o in held if self._place[o] == i and self._due[o] <= due
+            )
+            cached = float(call["prompt"]) - self._new[r][i]
+            own = alone_seconds(coef, float(call["prompt"]), cached, 1.0, budget) + expected * step
+            fits = call["prompt"] + call["output"] <= instance["max_len"]
+            ends.append(before / tokens + own if fits else np.inf)
+        assert self._due[r] == pytest.approx(due)
+        assert ends[self._place[r]] <= min(ends) * (1 + 1e-9)
+        self.joined += 1
+
+
+class CheckedQlm(Qlm):
+    def prepare(self, fleet, training, workflows):
+        oracle = BelievingOracle()
+        oracle.fleet, oracle.training = fleet, training
+        object.__setattr__(self, "planner", CheckedQueues(oracle, self))
+        return super().prepare(fleet, training, workflows)
+
+    def scheduler(self, fleet):
+        return self.planner
+
+
+@given(st.integers(0, 2**31), st.sampled_from([0.5, 10.0]))
+@settings(max_examples=12, deadline=None)
+def test_calls_join_where_they_are_estimated_to_end_first(seed, granularity):
+    experiment = random_experiment(seed)
+    policy = CheckedQlm(granularity, 0.2)
+    run = experiment.run(policy, *experiment.sample(12, RATE, seed))
+    assert policy.planner.joined == len(run.stage)
