@@ -1,4 +1,4 @@
-"""AgentMath's prefix-aware weighted load balancing (arXiv 2512.20745, its section on the rollout system).
+"""AgentMath's prefix-aware weighted load balancing in its rollout system (arXiv 2512.20745).
 
 A request of L prefix tokens weighs ``floor(L / L_base) + w_base``. A session that is known goes to the engine that it
 was on, any other to the engine with the least total weight; the engines' queues are first come first served. The least

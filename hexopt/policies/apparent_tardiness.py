@@ -4,7 +4,7 @@ The largest index first: ``I(t) = w / p * exp(-max(d - p - t, 0) / (k * pbar))``
 mean service pbar and a look-ahead of k mean services. A call is due its expected tail before its workflow's deadline,
 and weighs what its workflow does.
 
-Assumed: p on the mean instance; pbar the mean of the training's calls; k = 2 (the authors try 1.5 to 4.5).
+Assumed: p on the mean instance; pbar the mean of the training's calls; k = 2, a usual value.
 
 Deviations: instances take one number per call, fixed at dispatch, where the index changes with time. While two calls
 have slack their order does not: dividing by the common ``exp(t / (k * pbar))`` leaves ``log(w / p) - (d - p) / (k *

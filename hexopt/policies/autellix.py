@@ -1,4 +1,4 @@
-"""Autellix's program-level attained service, PLAS and ATLAS (M. Luo et al., arXiv 2502.13965, sections 4.2 and 4.3).
+"""Autellix's program-level attained service, PLAS and ATLAS, and its balancer (M. Luo et al., arXiv 2502.13965).
 
 A program (a workflow here) has attained service; its call queues by it, the least first:
 

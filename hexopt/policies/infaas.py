@@ -1,6 +1,6 @@
 """Dispatch to the freest instance: Llumnix without migration, which its paper calls INFaaS++.
 
-Llumnix (arXiv 2406.03243, OSDI'24, algorithm 1 and section 4.4.3): freeness ``F = (M - sum V) / B`` with M blocks of
+Llumnix (arXiv 2406.03243, OSDI'24, algorithm 1): freeness ``F = (M - sum V) / B`` with M blocks of
 memory, V the blocks that a running call holds or a waiting one demands, B calls; the largest F wins, an empty instance
 is infinitely free. Queues are first come first served.
 

@@ -1,4 +1,4 @@
-"""Justitia's fair queueing of agents by virtual time (M. Yang et al., arXiv 2510.17015, its sections 4.1 to 4.3).
+"""Justitia's fair queueing of agents by virtual time (M. Yang et al., arXiv 2510.17015).
 
 A call of p prompt and d output tokens costs the memory that it holds times the steps that it holds it, ``p * d + d * d
 / 2``; an agent (a workflow here) costs what its calls do, predicted when it arrives. If all agents shared the memory

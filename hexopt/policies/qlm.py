@@ -31,6 +31,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from numba import typeof
 from numpy.typing import NDArray
 from scipy.optimize import linprog
 from scipy.sparse import csr_array, diags_array, eye_array, hstack, kron, vstack
@@ -251,3 +252,16 @@ class VirtualQueues:
                 dispatch(board, r, i)
                 del self._place[r], self._due[r], self._own[r], self._new[r]
         self._held = [r for r in self._held if r in self._place]
+
+
+def compile_for(board: Simulation, know: Knowledge) -> None:
+    """Compile before a run, so that no decision waits for it."""
+    seconds = np.zeros(board.instance.shape[0])
+    rules: tuple[tuple[Any, tuple[Any, ...]], ...] = (
+        (throughput, (board, know, seconds, seconds)),
+        (backlog, (board, seconds)),
+        (take_in, (board, know, 0, seconds, seconds, seconds)),
+        (dispatch, (board, 0, 0)),
+    )
+    for rule, arguments in rules:
+        rule.compile(tuple(typeof(x) for x in arguments))
