@@ -80,17 +80,19 @@ def test_waiting_time_is_tokens_ahead_over_throughput():
     coef[0, FEATURE_NAMES.index("[T>0]")], coef[0, FEATURE_NAMES.index("[B>0]")] = 1.0, 0.02
     instance = np.zeros(1, dtype=INSTANCE)
     instance["block_size"], instance["blocks"], instance["max_seqs"], instance["max_batched"] = 16, 6875, 256, 1 << 20
-    stage = np.zeros(2, dtype=STAGE)
-    stage["expected_output"], stage["generated"], stage["next_here"] = (200.0, 40.0), (50, 39), (1, NONE)
+    stage = np.zeros(3, dtype=STAGE)
+    stage["expected_output"], stage["generated"] = (200.0, 40.0, 90.0), (50, 39, 7)
+    stage["next_here"] = 1, 2, NONE
+    stage["held"] = 0, 0, 3
     board = bare_board(stage=stage, instance=instance)
     know = bare_knowledge(coef=coef, scale=np.ones(1), weights=np.array([1000.0, 200.0]))
-    tokens, step, ahead = np.zeros(1), np.zeros(1), np.zeros(1)
-    qlm.throughput(board, know, tokens, step)
+    tokens, ahead, calls, context = np.zeros(1), np.zeros(1), np.zeros(1), np.zeros(1)
+    qlm.throughput(board, know, tokens)
     # 110,000 tokens hold a hundred calls of 1100: each costs 1 s and a hundredth of 200 steps.
-    assert step[0] == pytest.approx(0.02) and tokens[0] == pytest.approx(200 / (1 + 200 * 0.02 / 100))
-    qlm.backlog(board, ahead)
-    # 150 tokens are left of the first; the other has longer than a seventh of its length, as none is ever at its end.
-    assert ahead[0] == pytest.approx(150 + 0.15 * 40 + 1)
+    assert tokens[0] == pytest.approx(200 / (1 + 200 * 0.02 / 100))
+    qlm.backlog(board, ahead, calls, context)
+    # Two wait. 150 tokens are left of the first; the other has longer than a seventh of its length, as none is ever at its end.
+    assert ahead[0] == pytest.approx(150 + 0.15 * 40 + 1) and (calls[0], context[0]) == (3, 96)
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -152,12 +154,18 @@ class CheckedQueues(qlm.VirtualQueues):
             budget = float(instance["max_batched"])
             tokens = output / (alone_seconds(coef, prompt, 0.0, 1.0, budget) + output * step / batch)
             there = [board.stage[c] for c in self.oracle.here(board, i)]
-            before = sum(max(s["expected_output"] - s["generated"], 0.15 * s["expected_output"] + 1) for s in there)
+            before = sum(
+                max(s["expected_output"] - s["generated"], 0.15 * s["expected_output"] + 1)
+                for s in there
+                if s["held"] == 0
+            )
             before += sum(
                 float(board.stage["expected_output"][o]) for o in held if self._place[o] == i and self._due[o] <= due
             )
             cached = float(call["prompt"]) - self._new[r][i]
-            own = alone_seconds(coef, float(call["prompt"]), cached, 1.0, budget) + expected * step
+            context = sum(float(s["prompt"] + s["generated"]) for s in there) + float(call["prompt"]) + expected / 2
+            beside = step_seconds(coef, 0.0, 0.0, 0.0, 0.0, len(there) + 1.0, context)
+            own = alone_seconds(coef, float(call["prompt"]), cached, 1.0, budget) + expected * beside
             fits = call["prompt"] + call["output"] <= instance["max_len"]
             ends.append(before / tokens + own if fits else np.inf)
         assert self._due[r] == pytest.approx(due)

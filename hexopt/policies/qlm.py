@@ -2,7 +2,8 @@
 
 Calls that wait form groups of the same kind and about the same due time; each instance has a virtual queue of groups in
 order of their due times and pulls calls from it when it has room. The waiting-time estimator says how long an instance
-needs for what is ahead: expected output tokens over its token throughput; a call then takes its own prefill and decode.
+needs for what waits ahead: expected output tokens over its token throughput; a call then takes its own prefill and its
+decode in the company that is there.
 When a call comes, it joins the queue where it is estimated to end first. When a call is estimated to be late, a linear
 program assigns all groups anew:
 
@@ -50,32 +51,36 @@ EPSILON = 1e-3
 
 
 @kernel
-def throughput(sim, know, tokens, step):
-    """Write output tokens a second, and seconds of a decode step, of full batches of mean calls to the last two."""
+def throughput(sim, know, tokens):
+    """Write the output tokens a second of full batches of mean calls to ``tokens``."""
     prompt = know.weights[0]
     output = know.weights[1]
     for i in range(sim.instance.shape[0]):
         inst = sim.instance[i]
         held = prompt + output / 2.0
         calls = max(min(inst.blocks * inst.block_size / held, float(inst.max_seqs)), 1.0)
-        step[i] = know.scale[i] * step_seconds(know.coef[i], 0.0, 0.0, 0.0, 0.0, calls, calls * held)
+        step = know.scale[i] * step_seconds(know.coef[i], 0.0, 0.0, 0.0, 0.0, calls, calls * held)
         prefill = know.scale[i] * alone_seconds(know.coef[i], prompt, 0.0, 1.0, inst.max_batched)
-        tokens[i] = output / (prefill + output * step[i] / calls)
+        tokens[i] = output / (prefill + output * step / calls)
 
 
 @kernel
-def backlog(sim, ahead):
-    """Write the output tokens that calls at each instance are expected to have before them to ``ahead``."""
+def backlog(sim, ahead, calls, context):
+    """Write what is at each instance: output tokens that wait, calls, and the tokens of these so far."""
     for i in range(sim.instance.shape[0]):
-        ahead[i] = 0.0
+        ahead[i] = calls[i] = context[i] = 0.0
         other = sim.instance[i].first_here
         while other != NONE:
-            ahead[i] += tokens_left(sim.stage[other])
-            other = sim.stage[other].next_here
+            there = sim.stage[other]
+            if there.held == 0:
+                ahead[i] += tokens_left(there)
+            calls[i] += 1.0
+            context[i] += there.prompt + there.generated
+            other = there.next_here
 
 
 @kernel
-def take_in(sim, know, r, step, own, new):
+def take_in(sim, know, r, calls, context, own, new):
     """Believe what is known of stage ``r``; write its seconds, infinite if too long, and new tokens by instance."""
     believe(sim, know, r)
     stage = sim.stage[r]
@@ -91,7 +96,9 @@ def take_in(sim, know, r, step, own, new):
         prefill = know.scale[i] * alone_seconds(
             know.coef[i], stage.prompt, found * inst.block_size, 1.0, inst.max_batched
         )
-        own[i] = prefill + stage.expected_output * step[i]
+        length = context[i] + stage.prompt + stage.expected_output / 2.0
+        step = step_seconds(know.coef[i], 0.0, 0.0, 0.0, 0.0, calls[i] + 1.0, length)
+        own[i] = prefill + stage.expected_output * know.scale[i] * step
 
 
 def assign(
@@ -180,9 +187,10 @@ class VirtualQueues:
         clock["ready_done"] = clock["ready"]
         if fresh:
             instances = board.instance.shape[0]
-            self._tokens, self._step, ahead = np.zeros(instances), np.zeros(instances), np.zeros(instances)
-            throughput(board, know, self._tokens, self._step)
-            backlog(board, ahead)
+            self._tokens, ahead = np.zeros(instances), np.zeros(instances)
+            self._calls, self._context = np.zeros(instances), np.zeros(instances)
+            throughput(board, know, self._tokens)
+            backlog(board, ahead, self._calls, self._context)
             for r in fresh:
                 self._join(board, know, r, ahead)
             if now >= self._last + self._period and self._any_late(board, ahead, now):
@@ -192,8 +200,8 @@ class VirtualQueues:
         clock["wake"] = math.inf
 
     def _join(self, board: Simulation, know: Knowledge, r: int, ahead: NDArray[np.float64]) -> None:
-        own, new = np.zeros(self._step.shape[0]), np.zeros(self._step.shape[0])
-        take_in(board, know, r, self._step, own, new)
+        own, new = np.zeros(ahead.shape[0]), np.zeros(ahead.shape[0])
+        take_in(board, know, r, self._calls, self._context, own, new)
         stage: Any = board.stage[r]
         due = float(board.workflow[stage["workflow"]]["deadline"] - stage["tail"])
         self._own[r], self._new[r] = own, new
@@ -258,9 +266,9 @@ def compile_for(board: Simulation, know: Knowledge) -> None:
     """Compile before a run, so that no decision waits for it."""
     seconds = np.zeros(board.instance.shape[0])
     rules: tuple[tuple[Any, tuple[Any, ...]], ...] = (
-        (throughput, (board, know, seconds, seconds)),
-        (backlog, (board, seconds)),
-        (take_in, (board, know, 0, seconds, seconds, seconds)),
+        (throughput, (board, know, seconds)),
+        (backlog, (board, seconds, seconds, seconds)),
+        (take_in, (board, know, 0, seconds, seconds, seconds, seconds)),
         (dispatch, (board, 0, 0)),
     )
     for rule, arguments in rules:
