@@ -91,7 +91,7 @@ def test_waiting_time_is_tokens_ahead_over_throughput():
     # 110,000 tokens hold a hundred calls of 1100: each costs 1 s and a hundredth of 200 steps.
     assert tokens[0] == pytest.approx(200 / (1 + 200 * 0.02 / 100))
     qlm.backlog(board, ahead, calls, context)
-    # Two wait. 150 tokens are left of the first; the other has longer than a seventh of its length, as none is ever at its end.
+    # Two wait. The first has 150 tokens left; the other more than a seventh of its length, as none is ever at its end.
     assert ahead[0] == pytest.approx(150 + 0.15 * 40 + 1) and (calls[0], context[0]) == (3, 96)
 
 
