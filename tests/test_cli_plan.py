@@ -68,7 +68,20 @@ def test_the_same_question_has_the_same_answer(hexopt: Any, few: Path) -> None:
 
 
 def test_tables_for_people(hexopt: Any, few: Path) -> None:
-    run = hexopt(*SQL, "--catalog", few, "--sweep", "rate=1:2:2", "--growth", "1,2", "--one-more", "--spot", "0.5", "--rounds", "8")
+    run = hexopt(
+        *SQL,
+        "--catalog",
+        few,
+        "--sweep",
+        "rate=1:2:2",
+        "--growth",
+        "1,2",
+        "--one-more",
+        "--spot",
+        "0.5",
+        "--rounds",
+        "8",
+    )
     for said in ("EUR/h", "in time", "Less one", "Other rates", "only grow with the rate", "One more (now"):
         assert said in run.out, said
 
