@@ -119,6 +119,20 @@ def make_objective(text: str) -> Objective:
     return _preset(name, values)
 
 
+def objective_text(objective: Objective) -> str:
+    """The shortest text from which :func:`make_objective` makes this objective."""
+    for name, preset in PRESETS.items():
+        if objective == preset:
+            return name
+    values, usual = weights_of(objective), weights_of(PRESETS["deadline"])
+    return "deadline:" + ",".join(f"{name}={value:.6g}" for name, value in values.items() if value != usual[name])
+
+
+def weights_of(objective: Objective) -> dict[str, float]:
+    """Every weight by its name."""
+    return {name: getattr(objective if name in ("urgency", "lost") else objective.weights, name) for name in WEIGHTS}
+
+
 def _preset(name: str, values: dict[str, float]) -> Objective:
     if name not in PRESETS:
         raise ObjectiveError(f"objective {name!r} is unknown; there are {', '.join(PRESETS)}, or a TOML file")

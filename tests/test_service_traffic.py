@@ -288,7 +288,7 @@ def test_the_command_names_the_extra_that_is_missing(hexopt, url, monkeypatch, t
             monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "sqlalchemy", None)
     result = hexopt("traces", "export", "--store", url, "--out", tmp_path / "x.jsonl")
-    assert (result.code, result.err) == (2, "hexopt: traces export needs sqlalchemy: pip install 'hexopt[service]'\n")
+    assert (result.code, result.err) == (2, "hexopt: --store needs sqlalchemy: pip install 'hexopt[service]'\n")
 
 
 def test_parents_are_kept_whatever_is_in_their_names(url):

@@ -7,7 +7,7 @@ from typing import Any
 
 import typer
 
-from hexopt.cli import demo, emulate, models, plan, profile, serve, simulate, solver, traces
+from hexopt.cli import demo, emulate, models, plan, profile, serve, simulate, solver, traces, tune
 
 app = typer.Typer(
     name="hexopt",
@@ -23,6 +23,7 @@ app.command("solve")(solver.solve)
 app.command("explain")(solver.explain)
 app.command("plan")(plan.plan)
 app.command("serve")(serve.serve)
+app.command("tune")(tune.tune)
 app.command("train")(models.train)
 app.add_typer(profile.app, name="profile")
 app.add_typer(traces.app, name="traces")

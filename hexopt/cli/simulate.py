@@ -76,7 +76,7 @@ def simulate(
     page: Annotated[Path | None, typer.Option(help="Write a self-contained HTML page.")] = None,
 ) -> None:
     """Simulate a trace on a cluster under one or more policies and compare them."""
-    _check_positive(
+    check_positive(
         rate=rate, load=load, slo=slo, slo_factor=slo_factor, until=until, burstiness=burstiness, period=period,
         workflows=workflows,
     )  # fmt: skip
@@ -98,17 +98,11 @@ def simulate(
     policies = _with_settings(policies, solver, epoch, time_limit, weights, freeze_solver)
     fleet = load_cluster(cluster)
     pool = console.load_workflows(trace, trace_format)
-    pool = _that_fit(pool, fleet, drop_long)
+    pool = that_fit(pool, fleet, drop_long)
     known = console.load_workflows(training, flag="--training") if training else None
     experiment = Experiment.of(pool, fleet, training=known, slo=slo, slo_factor=slo_factor)
     if load is not None:
-        capacity = experiment.capacity()
-        if not 0 < capacity < math.inf:
-            which = "too few" if capacity == 0 else "most"
-            raise ValueError(
-                f"--load: {which} workflows meet their deadlines at any rate; give --rate or another --slo"
-            )
-        rate = load * capacity
+        rate = rate_at(experiment, load)
     picks, times = _arrivals(experiment, rate, workflows, arrivals, burstiness, period, seed)
 
     runs: list[Run] = []
@@ -157,19 +151,29 @@ def _with_settings(
     return [replace(policy, **given) if isinstance(policy, RollingHorizon) else policy for policy in policies]
 
 
-def _check_positive(**flags: float | None) -> None:
+def check_positive(**flags: float | None) -> None:
+    """Refuse what is not above 0; the names are the flags'."""
     for name, value in flags.items():
         if value is not None and not (value > 0 and math.isfinite(value)):
             raise ValueError(f"--{name.replace('_', '-')} is {value}, expected more than 0")
 
 
-def _that_fit(pool: list[Workflow], fleet: Cluster, drop_long: bool) -> list[Workflow]:
+def rate_at(experiment: Experiment, load: float) -> float:
+    """Workflows a second that are this share of the cluster's capacity."""
+    capacity = experiment.capacity()
+    if not 0 < capacity < math.inf:
+        which = "too few" if capacity == 0 else "most"
+        raise ValueError(f"--load: {which} workflows meet their deadlines at any rate; give --rate or another --slo")
+    return load * capacity
+
+
+def that_fit(pool: list[Workflow], fleet: Cluster, drop_long: bool) -> list[Workflow]:
     """The workflows whose calls all fit the context of an instance; others are refused unless they may be dropped."""
     from hexopt.cli import console
-    from hexopt.simulation.experiment import that_fit
+    from hexopt.simulation import experiment
     from hexopt.simulation.simulator import longest_context
 
-    fitting = that_fit(pool, fleet)
+    fitting = experiment.that_fit(pool, fleet)
     if len(fitting) == len(pool):
         return pool
     kept = {workflow.id for workflow in fitting}

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
+    from hexopt.service.traffic import Traffic
     from hexopt.traces.statistics import TraceSummary
 
 app = typer.Typer(help="Look at, convert, export and synthesize traces.", no_args_is_help=True)
@@ -64,18 +65,13 @@ def export(
     from hexopt.cli import console
     from hexopt.traces import Workflow, write_trace
 
-    try:
-        from hexopt.service.database import Database
-        from hexopt.service.traffic import Traffic
-    except ModuleNotFoundError as error:
-        raise ValueError(f"traces export needs {error.name}: pip install 'hexopt[service]'") from error
-    database = Database(store)
-    traffic = Traffic(database, _moment("--since", since), _moment("--until", until), tenant)
+    traffic = traffic_of(store, since, until, tenant)
     console.check_writable("--out", out)
     found = traffic.workflows()
     first = next(found, None)
     if first is None:
-        raise ValueError(f"--store {database.name}: holds no finished workflow that arrived in this time, expected one")
+        name = traffic.database.name
+        raise ValueError(f"--store {name}: holds no finished workflow that arrived in this time, expected one")
     calls = 0
 
     def counted() -> Iterator[Workflow]:
@@ -99,6 +95,16 @@ def _moment(flag: str, text: str | None) -> float | None:
     except ValueError:
         raise ValueError(f"{flag} is {text!r}, expected a time like 2026-01-01T00:00") from None
     return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+
+
+def traffic_of(store: str, since: str | None, until: str | None, tenant: str | None) -> Traffic:
+    """What a gateway's database holds of this time."""
+    try:
+        from hexopt.service.database import Database
+        from hexopt.service.traffic import Traffic
+    except ModuleNotFoundError as error:
+        raise ValueError(f"--store needs {error.name}: pip install 'hexopt[service]'") from error
+    return Traffic(Database(store), _moment("--since", since), _moment("--until", until), tenant)
 
 
 @app.command()

@@ -79,6 +79,8 @@ class Runner:
         self._progress = progress
         self._retries = retries
         self._store = None if store is None else ResultStore(store)
+        self.finished = 0
+        """Results given until now, those kept from before included."""
         self._backend: Backend | None = None
         self._shared: tuple[Any, Payload] | None = None
 
@@ -144,6 +146,7 @@ class Runner:
                 left.append((position, item))
                 continue
             done += 1
+            self.finished += 1
             self._report(done, len(items))
             yield position, kept[0]
         with closing(self._run(function, shared, left)) as fresh:
@@ -151,6 +154,7 @@ class Runner:
                 if keys is not None and self._store is not None:
                     self._store.write(keys[position], result)
                 done += 1
+                self.finished += 1
                 self._report(done, len(items))
                 yield position, result
 

@@ -12,7 +12,7 @@ from fastapi import APIRouter, Depends, HTTPException, Request, Response
 from fastapi.responses import PlainTextResponse
 
 from hexopt.cluster import parse_cluster
-from hexopt.objective import PRESETS, WEIGHTS, make_objective
+from hexopt.objective import PRESETS, WEIGHTS, make_objective, weights_of
 from hexopt.policies import LIVE, make_live_policy
 from hexopt.policies.rolling_horizon import RollingHorizon
 from hexopt.service.fleet import Server
@@ -260,11 +260,7 @@ async def objective(request: Request) -> dict[str, Any]:
     text = active.objective if isinstance(active, RollingHorizon) else None
     found: dict[str, Any] = {"presets": list(PRESETS), "names": list(WEIGHTS), "objective": text, "weights": None}
     if text is not None:
-        chosen = make_objective(text)
-        found["weights"] = {
-            name: getattr(chosen, name) if name in ("urgency", "lost") else getattr(chosen.weights, name)
-            for name in WEIGHTS
-        }
+        found["weights"] = weights_of(make_objective(text))
     return found
 
 
