@@ -454,3 +454,37 @@ def test_asks_for_the_key_and_says_when_the_service_is_gone(browser):
     finally:
         fleet.close()
     browser.wait("/does not answer/.test(document.getElementById('connection').textContent)")
+
+
+@pytest.mark.slow
+def test_a_proposal_is_applied_through_the_page(fleet, browser, tmp_path):
+    from hexopt.service.tuning import Proposal, Tuner
+
+    service = fleet.application.service
+    settings = ServiceSettings(store=f"sqlite:///{tmp_path / 'traffic.db'}", tune="propose")
+    dispatcher = service.dispatcher
+    dispatcher.policy = make_policy("rolling-horizon")
+    service.tuner = Tuner(
+        settings, lambda: dispatcher.policy, dispatcher.use, lambda: dispatcher.cluster, service.workflows
+    )
+    browser.open(fleet.url)
+    try:
+        browser.wait("/has not searched yet/.test(document.getElementById('tuning-note').textContent)")
+        assert browser.run("document.getElementById('proposal').hidden")
+        gains = [
+            {"goal": "p95", "mean": 0.1, "low": 0.05, "high": 0.15},
+            {"goal": "attainment", "mean": -0.001, "low": -0.01, "high": 0.008},
+        ]
+        service.tuner.proposal = Proposal("one", "deadline:late=7", "deadline", "better", gains, time.time())
+        browser.wait("!document.getElementById('proposal').hidden")
+        shown = browser.run("document.getElementById('proposal').innerText")
+        assert "deadline:late=7" in shown and "-9.5% (-4.9% to -13.9%)" in shown
+        assert "-0.1 points (-1.0 to +0.8)" in shown
+        browser.run("document.getElementById('accept').click()")
+        until(lambda: dispatcher.policy.objective == "deadline:late=7")
+        browser.wait("document.getElementById('weight-late').value === '7'")
+        browser.wait("document.getElementById('proposal').hidden")
+        assert service.tuner.proposal.state in ("applied", "kept")
+        assert browser.complaints == []
+    finally:
+        service.tuner = None

@@ -34,6 +34,14 @@ def serve(
     store: Annotated[str, typer.Option(help="Database URL of finished stages and decisions; empty for none.")] = (
         "sqlite:///hexopt.db"
     ),
+    tune: Annotated[
+        str, typer.Option(help="Weights that would have done better: off, propose, or apply, with rollback.")
+    ] = "off",
+    tune_every: Annotated[float, typer.Option(help="--tune: seconds between searches.")] = 3600.0,
+    tune_window: Annotated[float, typer.Option(help="--tune: seconds of recent traffic to search on.")] = 86_400.0,
+    tune_objective: Annotated[
+        str, typer.Option(help="--tune: what to improve, with commas: attainment, p95, cost.")
+    ] = "attainment,p95",
     otel_endpoint: Annotated[str, typer.Option(help="OpenTelemetry collector (OTLP over HTTP); empty for none.")] = "",
     log_level: Annotated[str, typer.Option(help="debug, info, warning or error.")] = "info",
 ) -> None:
@@ -67,7 +75,13 @@ def serve(
         workflow_idle=workflow_idle,
         store=store,
         otel_endpoint=otel_endpoint,
+        tune=tune,
+        tune_every=tune_every,
+        tune_window=tune_window,
+        tune_objective=tune_objective,
     )
+    if tune != "off":
+        _check_tuning(tune_objective)
     fleet = load_cluster(cluster)
     for instance in fleet.instances:
         if not instance.url:
@@ -92,6 +106,16 @@ def serve(
         limit_concurrency=None,
     )
     Process(application, config).run()
+
+
+def _check_tuning(objective: str) -> None:
+    """Refuse goals that are unknown, and to tune without Optuna, before anything starts."""
+    from hexopt.tuning import Settings
+
+    try:
+        Settings(goals=tuple(objective.split(",")))
+    except ValueError as error:
+        raise ValueError(str(error).replace("--objective", "--tune-objective")) from None
 
 
 def _with_weights(policy: object, weights: str) -> object:

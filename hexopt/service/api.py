@@ -22,6 +22,7 @@ from hexopt.service.schemas import (
     PolicyRequest,
     PredictRequest,
     Problem,
+    ProposalRequest,
     SolveRequest,
     WorkflowRequest,
 )
@@ -29,6 +30,7 @@ from hexopt.service.service import Service
 from hexopt.service.solving import Busy, Solving
 from hexopt.service.state import instance_state
 from hexopt.service.store import StoreError
+from hexopt.service.tuning import Tuner
 from hexopt.solvers import SOLVERS
 
 
@@ -276,6 +278,44 @@ async def set_objective(body: ObjectiveRequest, request: Request) -> dict[str, A
     values = ",".join(f"{name}={value!r}" for name, value in body.weights.items())
     dispatcher.use(replace(active, objective=f"{body.preset}:{values}" if values else body.preset))
     return await objective(request)
+
+
+def _tuner(request: Request) -> Tuner:
+    tuner = _service(request).tuner
+    if tuner is None:
+        raise HTTPException(409, "tuning is off: start the service with --tune propose or --tune apply")
+    return tuner
+
+
+@router.get("/v1/tuning", tags=["policy"])
+async def tuning(request: Request) -> dict[str, Any]:
+    """What the search of weights has found, and what became of it."""
+    tuner = _service(request).tuner
+    return {"mode": "off"} if tuner is None else tuner.status()
+
+
+@router.post("/v1/tuning/search", tags=["policy"], status_code=202)
+async def search_weights(request: Request) -> dict[str, Any]:
+    """Search now, in the background."""
+    tuner = _tuner(request)
+    tuner.search_now()
+    return tuner.status()
+
+
+@router.post("/v1/tuning/accept", tags=["policy"])
+async def accept_weights(body: ProposalRequest, request: Request) -> dict[str, Any]:
+    """Apply the proposed weights; they are taken back if fewer workflows are in time with them."""
+    tuner = _tuner(request)
+    tuner.accept(body.id)
+    return tuner.status()
+
+
+@router.post("/v1/tuning/dismiss", tags=["policy"])
+async def dismiss_weights(body: ProposalRequest, request: Request) -> dict[str, Any]:
+    """Refuse the proposed weights for good."""
+    tuner = _tuner(request)
+    tuner.dismiss(body.id)
+    return tuner.status()
 
 
 @router.get("/v1/decisions", tags=["decisions"])

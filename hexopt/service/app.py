@@ -20,6 +20,7 @@ from hexopt.service.gateway import PATHS, Receive, Scope, Send
 from hexopt.service.service import Service
 from hexopt.service.settings import ServiceSettings
 from hexopt.service.solving import Solving
+from hexopt.service.tuning import TuningConflict
 from hexopt.traces import Workflow
 
 
@@ -85,6 +86,7 @@ def _api(service: Service) -> FastAPI:
     app.include_router(pages)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(ValueError, _wrong)
+    app.add_exception_handler(TuningConflict, _conflict)
     app.add_exception_handler(HTTPException, _refused)
     return app
 
@@ -106,6 +108,10 @@ async def _invalid(request: Request, error: Exception) -> JSONResponse:
 
 async def _wrong(request: Request, error: Exception) -> JSONResponse:
     return _problem(400, str(error))
+
+
+async def _conflict(request: Request, error: Exception) -> JSONResponse:
+    return _problem(409, str(error))
 
 
 async def _refused(request: Request, error: Exception) -> JSONResponse:

@@ -85,7 +85,7 @@ class Dispatcher:
         self._started = clock()
         self._numbers = itertools.count()
         self._kinds = Kinds(list(dict.fromkeys(s.kind for w in training for s in w.stages)))
-        self._training = training_of(self._kinds, training, self._cluster())
+        self._training = training_of(self._kinds, training, self.cluster)
         self._online: OnlineState = empty_online(len(self.servers))
         self._process: SolverProcess | None = None
         self._scheduler: LiveScheduler | None = None
@@ -336,7 +336,7 @@ class Dispatcher:
         """Switch the policy; what waits is decided anew, what was learned stays."""
         know = getattr(self, "_know", None)
         learned = self._training if know is None else _with_tallies(self._training, know)
-        fleet = fleet_of(self._cluster())
+        fleet = fleet_of(self.cluster)
         waiting = self._take_back()
         self._know = policy.prepare(fleet, learned, self._board.sim.workflow.shape[0])._replace(
             scale=self._online.scale
@@ -374,7 +374,7 @@ class Dispatcher:
         self._shadow_label = "" if policy is None else policy.label
         self.shadow_agreed = self.shadow_differed = 0
         if policy is not None:
-            fleet = fleet_of(self._cluster())
+            fleet = fleet_of(self.cluster)
             self._shadow_know = policy.prepare(fleet, self._training, self._board.sim.workflow.shape[0])._replace(
                 lengths=self._know.lengths, tails=self._know.tails, scale=self._online.scale
             )
@@ -602,16 +602,18 @@ class Dispatcher:
         """The servers as the present board numbers them."""
         return self._laid
 
-    def _cluster(self) -> Cluster:
+    @property
+    def cluster(self) -> Cluster:
+        """The fleet of the moment."""
         return Cluster("live", tuple(server.instance for server in self.servers))
 
     def _lay_board(self) -> None:
-        table = instance_table(self._cluster(), True)
+        table = instance_table(self.cluster, True)
         self._context = table["max_len"].copy()
         self._seats = table["max_seqs"].copy()
         self._laid = list(self.servers)
         self._names = [server.name for server in self.servers]
-        self._board = OpenBoard(table, fleet_of(self._cluster()).coef, nodes=8192, chunk_tokens=CHUNK_TOKENS)
+        self._board = OpenBoard(table, fleet_of(self.cluster).coef, nodes=8192, chunk_tokens=CHUNK_TOKENS)
         self._queues = [[] for _ in self.servers]
         self._scheduler = None
         self._open_and_close()

@@ -89,6 +89,12 @@ class ObjectiveRequest(_Strict):
     weights: dict[str, float] = Field(default_factory=dict, max_length=32)
 
 
+class ProposalRequest(_Strict):
+    """A proposal to decide on."""
+
+    id: _Name
+
+
 class Problem(BaseModel):
     """An error, as RFC 9457 has it."""
 

@@ -23,6 +23,7 @@ from hexopt.service.settings import ServiceSettings
 from hexopt.service.store import Store
 from hexopt.service.telemetry import Telemetry
 from hexopt.service.tracing import Tracing
+from hexopt.service.tuning import Tuner
 from hexopt.service.workflows import EndedWorkflow, Workflows
 from hexopt.traces import Workflow
 
@@ -71,6 +72,7 @@ class Service:
         self._shadow = shadow
         self._training = training
         self._ticker: asyncio.Task[None] | None = None
+        self.tuner: Tuner | None = None
 
     async def start(self) -> None:
         """Begin: solver, client, health checks."""
@@ -96,6 +98,11 @@ class Service:
         # Calls may come at once: who is up should be known.
         await asyncio.gather(*(self.monitor.check(server) for server in dispatcher.servers))
         self.monitor.watch(dispatcher.servers)
+        if self.settings.tune != "off":
+            self.tuner = Tuner(
+                self.settings, lambda: dispatcher.policy, dispatcher.use, lambda: dispatcher.cluster, self.workflows
+            )
+            self.tuner.start()
         self._ticker = asyncio.create_task(self._tick(), name="workflows")
 
     def drain_all(self) -> None:
@@ -107,6 +114,8 @@ class Service:
         """End: what is known is written down."""
         if self._ticker is not None:
             self._ticker.cancel()
+        if self.tuner is not None:
+            self.tuner.close()
         self.monitor.close()
         self.dispatcher.close()
         await self.session.close()
@@ -197,6 +206,8 @@ class Service:
     def _workflow_ended(self, ended: EndedWorkflow, stages: list[FinishedStage]) -> None:
         self.telemetry.workflow_ended(ended.met)
         self.dispatcher.learn_workflow(stages)
+        if self.tuner is not None:
+            self.tuner.workflow_ended(ended)
 
     def _finished(self, call: Call, status: str, output: int, cached: int) -> None:
         end = call.finish if status == "ok" else time.time()
@@ -219,6 +230,8 @@ class Service:
         while True:
             await asyncio.sleep(_TICK)
             self.workflows.end_idle(time.time())
+            if self.tuner is not None:
+                self.tuner.tick(time.time())
 
     # What it says of itself.
 
@@ -257,6 +270,12 @@ class Service:
         if dispatcher.shadow is not None:
             yield "hexopt_shadow_decisions_total", "Decisions of the shadow policy", ["same"], [
                 (["true"], dispatcher.shadow_agreed), (["false"], dispatcher.shadow_differed)
+            ]  # fmt: skip
+        if self.tuner is not None:
+            outcomes = self.tuner.outcomes
+            yield "hexopt_tuning_proposals_total", "Proposals of weights, by what became of them", ["state"], [
+                ([state.replace(" ", "_")], outcomes[state])
+                for state in ("proposed", "applied", "kept", "rolled back", "dismissed", "superseded")
             ]  # fmt: skip
         if self.store is not None:
             stats = self.store.stats

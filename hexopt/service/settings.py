@@ -5,6 +5,10 @@ from __future__ import annotations
 import ipaddress
 import math
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from hexopt.tuning import Settings
 
 _SECONDS = (
     "default_slo",
@@ -16,6 +20,8 @@ _SECONDS = (
     "drain_timeout",
     "health_every",
     "health_patience",
+    "tune_every",
+    "tune_window",
 )
 
 
@@ -55,6 +61,15 @@ class ServiceSettings:
         Database URL of finished stages and decisions; empty for none.
     otel_endpoint
         Base URL of an OpenTelemetry collector (OTLP over HTTP); empty for none.
+    tune
+        What becomes of weights that would have done better: ``"off"`` searches none, ``"propose"`` shows them,
+        ``"apply"`` applies them.
+    tune_every, tune_window
+        Between searches, and of traffic searched.
+    tune_objective
+        What is improved: names of :data:`hexopt.tuning.GOALS` with commas.
+    tuning
+        How long to search; None for the usual.
     """
 
     host: str = "127.0.0.1"
@@ -74,6 +89,11 @@ class ServiceSettings:
     health_patience: float = 2.0
     store: str = "sqlite:///hexopt.db"
     otel_endpoint: str = ""
+    tune: str = "off"
+    tune_every: float = 3600.0
+    tune_window: float = 86_400.0
+    tune_objective: str = "attainment,p95"
+    tuning: Settings | None = None
 
     def __post_init__(self) -> None:
         for name in _SECONDS:
@@ -83,6 +103,10 @@ class ServiceSettings:
         for name, least in (("max_queue", 1), ("max_body", 1), ("retries", 0)):
             if getattr(self, name) < least:
                 raise SettingsError(f"--{name.replace('_', '-')} is {getattr(self, name)}, expected at least {least}")
+        if self.tune not in ("off", "propose", "apply"):
+            raise SettingsError(f"--tune {self.tune}: expected off, propose or apply")
+        if self.tune != "off" and not self.store:
+            raise SettingsError(f"--tune {self.tune} searches the traffic in the store: give --store")
         if not 0 <= self.port <= 65535:
             raise SettingsError(f"--port is {self.port}, expected 0 to 65535")
         if not self.api_key and not is_loopback(self.host):

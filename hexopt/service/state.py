@@ -114,6 +114,7 @@ def state_of(service: Service, limit: int) -> dict[str, Any]:
             "late": solver.tally.late,
             "deaths": solver.tally.deaths,
         },
+        "tuning": None if service.tuner is None else service.tuner.status(),
         "store": None
         if service.store is None
         else {

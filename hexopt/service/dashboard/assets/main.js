@@ -8,6 +8,7 @@ import * as instances from "./instances.js";
 import * as objective from "./objective.js";
 import * as policy from "./policy.js";
 import * as trend from "./trend.js";
+import * as tuning from "./tuning.js";
 import * as workflows from "./workflows.js";
 
 const EVERY = 1; // seconds
@@ -32,6 +33,7 @@ async function look() {
   workflows.update(state);
   decisions.update(latest);
   trend.update(state);
+  tuning.update(state);
   await Promise.all([policy.update(state), objective.update(state)]);
 }
 
@@ -88,5 +90,5 @@ document.addEventListener("visibilitychange", () => {
     tell("paused", "Paused while it cannot be seen");
   } else refresh();
 });
-for (const part of [instances, objective, policy]) part.start(refresh);
+for (const part of [instances, objective, policy, tuning]) part.start(refresh);
 refresh();
