@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 Jobs = Annotated[int | None, typer.Option("--jobs", "-j", min=1, help="Simulations at a time; one a processor.")]
 Ray = Annotated[
     str | None,
-    typer.Option("--ray", metavar="auto|HOST:PORT", help="Run them on a Ray cluster, this machine's or the one there."),
+    typer.Option("--ray", metavar="auto|HOST:PORT", help="Run them on the Ray cluster that this machine is part of."),
 ]
 Resume = Annotated[
     Path | None,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import socket
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -35,7 +34,7 @@ class RayCluster:
     Parameters
     ----------
     address
-        ``host:port``, ``ray://host:port`` for its client server, or ``"auto"``.
+        ``host:port`` of a cluster that this machine is part of (``ray start``), or ``"auto"``.
     jobs
         Items at a time; by default as many as keep all processors busy.
     retries
@@ -63,7 +62,7 @@ class RayCluster:
 
     def _connect(self, address: str) -> None:
         host_and_port = self._resolved(address)
-        _check_answers(host_and_port.removeprefix("ray://"))
+        _check_answers(host_and_port)
         try:
             self._ray.init(host_and_port, log_to_driver=False, logging_level=logging.ERROR)
         except Exception as error:
@@ -138,8 +137,8 @@ class RayCluster:
 def _check_answers(address: str) -> None:
     """Refuse what no Ray cluster listens on; Ray itself would go on trying for minutes."""
     host, colon, port = address.rpartition(":")
-    if not colon or not port.isdecimal():
-        raise ParallelError(f"--ray {address}: expected auto, host:port or ray://host:port")
+    if not colon or not port.isdecimal() or "//" in host:
+        raise ParallelError(f"--ray {address}: expected auto or host:port")
     try:
         with socket.create_connection((host.strip("[]"), int(port)), timeout=_PATIENCE) as connection:
             connection.sendall(_HELLO)
@@ -149,6 +148,3 @@ def _check_answers(address: str) -> None:
         raise ParallelError(f"--ray {address}: no Ray cluster answers there ({error})") from None
     if not is_grpc:
         raise ParallelError(f"--ray {address}: what answers there is no Ray cluster")
-
-
-os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
