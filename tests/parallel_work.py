@@ -81,9 +81,9 @@ def slow_simulated(folder_and_experiment: tuple[str, Experiment], item: dict[str
 
 def main() -> None:
     """Print the results as JSON; Ctrl-C ends with 130."""
-    folder, jobs = Path(sys.argv[1]), int(sys.argv[2])
+    folder, jobs, ray = Path(sys.argv[1]), int(sys.argv[2]), (*sys.argv[3:], None)[0]
     try:
-        with Runner(jobs, store=folder / "kept") as runner:
+        with Runner(jobs, ray=ray, store=folder / "kept") as runner:
             print(json.dumps(runner.map(gated, range(ITEMS), str(folder))))
     except KeyboardInterrupt:
         sys.exit(130)

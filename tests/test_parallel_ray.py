@@ -1,5 +1,7 @@
 """On a real Ray cluster of two machines (here: two of Ray's nodes), one of which goes away."""
 
+import os
+import signal
 import socket
 import sys
 import threading
@@ -8,6 +10,7 @@ from pathlib import Path
 
 import parallel_work as work
 import pytest
+from broken_off_run import began, started, wait_until_gone
 
 from hexopt.cluster import load_cluster
 from hexopt.parallel import ParallelError, Runner
@@ -66,6 +69,28 @@ def test_results_on_two_machines_one_of_which_dies_are_the_serial_ones(cluster, 
         runner.map(work.always_killed, range(6), folder)
     assert (folder / "deaths").read_text() == "xx"
     assert len(list((tmp_path / "kept").rglob("*.pickle"))) >= 3
+
+
+def test_ctrl_c_on_a_cluster_leaves_it_idle_and_the_run_continues(cluster, tmp_path):
+    import ray
+
+    run = started(tmp_path, 2, cluster.address)
+    os.killpg(run.pid, signal.SIGINT)
+    assert (run.communicate(timeout=60), run.returncode) == (("", ""), 130)
+    wait_until_gone(run.pid)
+    assert len(list((tmp_path / "kept").rglob("*.pickle"))) == work.OPEN_ITEMS
+    ray.init(cluster.address, log_to_driver=False)
+    try:
+        end = time.monotonic() + 60.0
+        while ray.available_resources().get("CPU") != 2.0:
+            assert time.monotonic() < end, "cancelled items go on"
+            time.sleep(0.1)
+    finally:
+        ray.shutdown()
+    (tmp_path / "open").touch()
+    with Runner(ray=cluster.address, store=tmp_path / "kept") as runner:
+        assert runner.map(work.gated, range(work.ITEMS), str(tmp_path)) == [k * k for k in range(work.ITEMS)]
+    assert sorted(began(tmp_path))[: work.OPEN_ITEMS] == list(range(work.OPEN_ITEMS))
 
 
 def test_a_cluster_that_is_not_there_is_one_clear_message_at_once():

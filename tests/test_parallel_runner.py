@@ -5,12 +5,12 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
 import parallel_work as work
 import pytest
+from broken_off_run import began, started, wait_until_gone
 
 from hexopt.cluster import load_cluster
 from hexopt.parallel import ParallelError, Runner
@@ -111,53 +111,26 @@ def test_impossible_numbers_are_refused(options):
         Runner(**options)
 
 
-def _started(folder: Path, jobs: int) -> subprocess.Popen[str]:
-    """A run in a process group of its own, as a terminal starts it, which has finished all that it can."""
-    command = (sys.executable, Path(work.__file__), folder, str(jobs))
-    run = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
-    waiting = range(work.OPEN_ITEMS, work.OPEN_ITEMS + jobs)
-    while not all(any(folder.glob(f"began-{item}-*")) for item in waiting):
-        assert run.poll() is None, run.communicate()
-        time.sleep(0.05)
-    return run
-
-
-def _wait_until_gone(group: int) -> None:
-    """Return once no process of the group is left."""
-    for _ in range(400):
-        try:
-            os.killpg(group, 0)
-        except ProcessLookupError:
-            return
-        time.sleep(0.05)
-    os.killpg(group, signal.SIGKILL)
-    pytest.fail("processes were left behind")
-
-
-def _began(folder: Path) -> list[int]:
-    return [int(path.name.split("-")[1]) for path in folder.glob("began-*")]
-
-
 @pytest.mark.parametrize("jobs", [1, 2])
 def test_ctrl_c_ends_all_quietly_and_the_run_continues_where_it_stopped(tmp_path, jobs):
-    run = _started(tmp_path, jobs)
+    run = started(tmp_path, jobs)
     os.killpg(run.pid, signal.SIGINT)
     assert (run.communicate(timeout=60), run.returncode) == (("", ""), 130)
-    _wait_until_gone(run.pid)
+    wait_until_gone(run.pid)
     assert len(list((tmp_path / "kept").rglob("*.pickle"))) == work.OPEN_ITEMS
-    before = _began(tmp_path)
+    before = began(tmp_path)
     (tmp_path / "open").touch()
     command = (sys.executable, Path(work.__file__), tmp_path, "2")
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
     assert json.loads(done.stdout) == [k * k for k in range(work.ITEMS)]
-    again = _began(tmp_path)
+    again = began(tmp_path)
     assert sorted(again) == sorted(before + list(range(work.OPEN_ITEMS, work.ITEMS)))
 
 
 def test_workers_end_with_a_parent_that_was_killed(tmp_path):
-    run = _started(tmp_path, 2)
+    run = started(tmp_path, 2)
     run.kill()
     run.wait()
-    _wait_until_gone(run.pid)
+    wait_until_gone(run.pid)
     run.stdout.close()
     run.stderr.close()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -31,6 +33,8 @@ def runner(title: str, jobs: int | None, ray: str | None, resume: Path | None) -
 
     if resume is not None:
         console.check_folder("--resume", resume)
+    # As at Ctrl-C: what is finished is kept, and the workers end.
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     with (
         console.counting_bar(title) as progress,
         Runner(jobs, ray=ray, store=resume, progress=progress) as made,

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import logging
 import multiprocessing
 import os
 import signal
@@ -15,8 +13,6 @@ from hexopt.cluster import Cluster
 from hexopt.parallel.payload import leave_with_parent
 from hexopt.policies.rolling_horizon import RollingHorizon
 from hexopt.tuning import Settings
-
-_log = logging.getLogger(__name__)
 
 _LONGEST = 4 * 3600.0
 """Seconds after which a search is given up."""
@@ -67,6 +63,7 @@ class TuningProcess:
 
     def __init__(self) -> None:
         self._process: Any = None
+        self._closed = False
 
     @property
     def pid(self) -> int | None:
@@ -85,9 +82,15 @@ class TuningProcess:
         process = multiprocessing.get_context("spawn").Process(
             target=_search, args=(theirs, task), name="hexopt-tuning", daemon=True
         )
-        try:
-            await asyncio.to_thread(process.start)
+
+        def begin() -> None:
+            process.start()
             self._process = process
+            if self._closed:  # meanwhile
+                self._kill()
+
+        try:
+            await asyncio.to_thread(begin)
             theirs.close()
             if not await asyncio.to_thread(pipe.poll, _LONGEST):
                 raise ValueError(f"the search took more than {_LONGEST / 3600.0:g} hours")
@@ -95,7 +98,7 @@ class TuningProcess:
         except EOFError:
             raise ValueError("the search's process died") from None
         finally:
-            self.close()
+            self._kill()
             pipe.close()
         if isinstance(answer, str):
             raise ValueError(answer)
@@ -103,8 +106,11 @@ class TuningProcess:
         return found
 
     def close(self) -> None:
-        """End the process."""
+        """End the process, for good."""
+        self._closed = True
+        self._kill()
+
+    def _kill(self) -> None:
         process, self._process = self._process, None
         if process is not None:
-            with contextlib.suppress(ValueError):
-                process.kill()
+            process.kill()
