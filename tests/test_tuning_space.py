@@ -1,11 +1,12 @@
 """Weights there and back: from a policy to the searched space and to a policy again."""
 
+import numpy as np
 import optuna
 import pytest
 
 from hexopt.objective import PRESETS, make_objective, objective_text, weights_of
 from hexopt.policies.registry import make_policy
-from hexopt.tuning.space import coordinates, dimensions, objective_of, suggested, with_objective
+from hexopt.tuning.space import coordinates, dimensions, nearby, objective_of, suggested, with_objective
 
 ROLLING = make_policy("rolling-horizon")
 
@@ -36,6 +37,19 @@ def test_alpha_is_the_share_of_the_own_seconds():
     assert names == ["alpha", "urgency", "lost"]
     weights = weights_of(at({"alpha": 0.25, "urgency": 1.0, "lost": 0.5}, names))
     assert (weights["completion"], weights["imposed"], weights["urgency"], weights["lost"]) == (0.5, 1.5, 1.0, 0.5)
+
+
+def test_nearby_points_are_close_and_within_the_ranges():
+    names = dimensions(ROLLING, price=True)
+    point = coordinates(PRESETS["cost"], names)
+    rng = np.random.default_rng(4)
+    found = [nearby(point, rng) for _ in range(400)]
+    for name in names:
+        values = np.array([f[name] for f in found])
+        assert 0.35 < (values == point[name]).mean() < 0.85, name  # more stay where they are at a bound
+        assert np.median(values) == pytest.approx(point[name])
+    for f in found:
+        assert coordinates(at(f, names), names) == pytest.approx(f, rel=0.01, abs=0.005)
 
 
 def test_prices_are_searched_for_cost_only():

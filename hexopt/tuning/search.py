@@ -7,12 +7,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from hexopt.objective import Objective, make_objective, objective_text
 from hexopt.parallel import Runner
 from hexopt.policies.policy import Policy
 from hexopt.tuning.goals import Figures, Goal
 from hexopt.tuning.scenario import Part, Scenario, Trial, measure
-from hexopt.tuning.space import coordinates, dimensions, suggested, with_objective
+from hexopt.tuning.space import coordinates, dimensions, nearby, suggested, with_objective
 
 _BATCH = 12
 """Proposals at a time: a fixed number, so that the search does not depend on the number of workers."""
@@ -103,10 +105,14 @@ def _study(policy: Policy, goals: Sequence[Goal], present: Objective, sampler: s
     chosen: Any = (
         optuna.samplers.NSGAIISampler(seed=seed, population_size=_BATCH)
         if sampler == "nsga2"
-        else optuna.samplers.TPESampler(seed=seed, n_startup_trials=_BATCH)
+        else optuna.samplers.TPESampler(seed=seed, n_startup_trials=2 * _BATCH)
     )
     study = optuna.create_study(directions=[goal.direction for goal in goals], sampler=chosen)
     names = dimensions(policy, any(goal.name == "cost" for goal in goals))
     for known in (present, make_objective("attainment"), make_objective("throughput")):
         study.enqueue_trial(coordinates(known, names), skip_if_exists=True)
+    # Present weights are seldom bad: half of the first batches stays close to them.
+    rng = np.random.default_rng((seed, 2))
+    for _ in range(_BATCH):
+        study.enqueue_trial(nearby(coordinates(present, names), rng))
     return study, names

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
+
 from hexopt.objective import WEIGHTS, Objective, make_objective, objective_text
 from hexopt.policies.policy import GreedyUrgency, Policy
 from hexopt.policies.rolling_horizon import RollingHorizon
@@ -65,6 +67,19 @@ def coordinates(objective: Objective, names: list[str]) -> dict[str, float]:
     for name in names:
         low, high, _ = _RANGES[name]
         found[name] = min(max(values.get(name, getattr(weights, name, 0.0)), low), high)
+    return found
+
+
+def nearby(point: dict[str, float], rng: np.random.Generator) -> dict[str, float]:
+    """Another point close to this one: every second coordinate moved by a fifth of its range or so."""
+    found = dict(point)
+    for name, value in point.items():
+        low, high, log = _RANGES[name]
+        if rng.random() < 0.5:
+            continue
+        step = rng.normal(0.0, 0.2)
+        moved = value * (high / low) ** step if log else value + (high - low) * step
+        found[name] = float(min(max(moved, low), high))
     return found
 
 
