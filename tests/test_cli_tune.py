@@ -1,9 +1,16 @@
 """``hexopt tune`` from traces and from a gateway's store, to a file that ``hexopt simulate`` takes."""
 
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
 from functools import partial
+from pathlib import Path
 
 import pytest
+from broken_off_run import wait_until_gone
 from command_line import call, spawn
 
 from hexopt.objective import make_objective, weights_of
@@ -49,6 +56,23 @@ def test_the_table_names_everybody_and_nothing_is_written_where_nothing_won(hexo
 def test_in_a_process_of_its_own_with_two_workers():
     result = spawn(*RUN[:-1], 2, "--policy", "greedy-urgency", "--json")
     assert result.code == 0 and result.err == "" and json.loads(result.out)["simulations"] > 20
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_search_that_is_broken_off_keeps_what_it_has_and_leaves_nobody_behind(tmp_path, number, code):
+    script = Path(sys.executable).with_name("hexopt")
+    command = [script, *RUN[:-1], 2, "--policy", "greedy-urgency", "--trials", 5000, "--resume", tmp_path]
+    run = subprocess.Popen(
+        [str(part) for part in command], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        start_new_session=True,
+    )  # fmt: skip
+    while not any(tmp_path.rglob("*.pickle")):
+        assert run.poll() is None, run.communicate()
+        time.sleep(0.05)
+    os.kill(run.pid, number)
+    out, err = run.communicate(timeout=60)
+    assert (out, err, run.returncode) == ("", "", code)
+    wait_until_gone(run.pid)
 
 
 @pytest.mark.parametrize(

@@ -41,6 +41,7 @@ class ResultStore:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
+        self._last: tuple[Any, str] = (None, str(joblib.hash(None)))
         folder.mkdir(parents=True, exist_ok=True)
 
     def keys(self, function: Callable[..., Any], items: list[Any], shared: Any) -> list[str]:
@@ -60,6 +61,11 @@ class ResultStore:
             (_sources(), hashlib.sha256(code).hexdigest(), function.__module__, name, joblib.hash(shared))
         )
         return [hashlib.sha256(f"{common}:{joblib.hash(item)}".encode()).hexdigest()[:40] for item in items]
+
+    def _digest(self, shared: Any) -> str:
+        if self._last[0] is not shared:  # a large one takes seconds
+            self._last = shared, str(joblib.hash(shared))
+        return self._last[1]
 
     def _path(self, key: str) -> Path:
         return self._folder / key[:2] / f"{key}.pickle"
