@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Future, wait
+from multiprocessing import resource_tracker
 from typing import Any
 
 from loky import ProcessPoolExecutor
@@ -26,6 +27,8 @@ class _Worker:
     """A pool of one process: one that dies takes nothing with it but its own item."""
 
     def __init__(self) -> None:
+        # It unblocks Ctrl-C when it starts, which must not be while a worker is started.
+        resource_tracker.ensure_running()
         self._pool = ProcessPoolExecutor(1, env=_ONE_THREAD, initializer=payload.leave_with_parent)
         self._key: str | None = None
 
