@@ -48,10 +48,8 @@ def tune(
         str, typer.Option(help="What to improve, one or more with commas: attainment, p95, cost.")
     ] = "attainment,p95",
     trials: Annotated[int, typer.Option(help="Weights to try.")] = 48,
-    workflows: Annotated[int, typer.Option(help="Workflows of a simulation; the first, short ones have a quarter.")] = (
-        200
-    ),
-    seeds: Annotated[int, typer.Option(help="Simulations of each weights in each round of the search.")] = 4,
+    workflows: Annotated[int, typer.Option(help="Workflows of a simulation; the first, short ones have half.")] = (200),
+    seeds: Annotated[int, typer.Option(help="Simulations of each weights in the last round of the search.")] = 4,
     held_out: Annotated[int, typer.Option(help="Simulations on held-out traffic to judge by.")] = 20,
     sampler: Annotated[Sampler, typer.Option(help="Optuna's sampler.")] = "tpe",
     seed: Annotated[int, typer.Option(help="Seed of every random draw.")] = 0,

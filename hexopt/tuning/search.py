@@ -19,7 +19,7 @@ from hexopt.tuning.space import coordinates, dimensions, nearby, suggested, with
 _BATCH = 12
 """Proposals at a time: a fixed number, so that the search does not depend on the number of workers."""
 _KEPT = 3
-"""One of so many goes on to simulations of twice the length."""
+"""One of so many goes on to the next round."""
 _WORSE = 0.005
 """By so much one goal may lose while another gains more."""
 
@@ -69,10 +69,12 @@ def search(
     sampler
         ``"tpe"`` or ``"nsga2"``.
     """
-    lengths = [max(round(workflows / 2**k), 10) for k in (2, 1, 0)]
+    few = seeds[: -(-len(seeds) // 2)]
+    # Queues grow over hundreds of workflows: much shorter runs would favour what suits an idle cluster.
+    rounds = ((max(workflows // 2, 10), few), (workflows, few), (workflows, seeds))
     study, names = _study(policy, goals, present, sampler, seeds[0])
 
-    def rated(objectives: Sequence[Objective], length: int) -> list[Candidate]:
+    def rated(objectives: Sequence[Objective], length: int, seeds: Sequence[int]) -> list[Candidate]:
         policies = [with_objective(policy, objective) for objective in objectives]
         figures = trial_runs(runner, scenario, policies, "search", length, seeds)
         return [Candidate(*found) for found in zip(objectives, policies, figures, strict=True)]
@@ -80,15 +82,15 @@ def search(
     candidates: list[Candidate] = []
     while len(candidates) < trials:
         asked = [study.ask() for _ in range(min(_BATCH, trials - len(candidates)))]
-        batch = rated([suggested(trial, names, present) for trial in asked], lengths[0])
+        batch = rated([suggested(trial, names, present) for trial in asked], *rounds[0])
         for trial, candidate in zip(asked, batch, strict=True):
             figures = candidate.figures
             study.tell(trial, [sum(getattr(f, goal.name) for f in figures) / len(figures) for goal in goals])
         candidates += batch
-    (now,) = rated([present], lengths[0])
-    for length in lengths[1:]:
+    (now,) = rated([present], *rounds[0])
+    for length, own in rounds[1:]:
         survivors = _best(candidates, now, goals)[: max(-(-len(candidates) // _KEPT), 1)]
-        now, *candidates = rated([present, *(candidate.objective for candidate in survivors)], length)
+        now, *candidates = rated([present, *(candidate.objective for candidate in survivors)], length, own)
     return now, _best(candidates, now, goals)
 
 
