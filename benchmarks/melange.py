@@ -34,7 +34,7 @@ import math
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -236,20 +236,25 @@ def tuned(planner: Planner, policy: Policy) -> Planner:
     return repeated
 
 
-def hexopt(
+def hexopt(seconds: float) -> Planner:
+    """HexOpt's own plan: ``hexopt plan`` with its defaults and that much time, proven with greedy urgency."""
+    return partial(_hexopt, seconds)
+
+
+def _hexopt(
+    seconds: float,
     workflows: Sequence[Workflow],
     slo: float,
     attainment: float,
     rate: float,
     catalogue: Catalogue,
     llms: Sequence[str],
-) -> dict[Configuration, int]:
-    """HexOpt's own plan: ``hexopt plan`` with its defaults and a minute's time, proven with greedy urgency."""
+) -> Fleet:
     offered = configurations(catalogue, llms)
     options = options_of(offered, latency=catalogue.latency)
     prover = Prover(Setting.of(single(workflows, rate, slo), options, GreedyUrgency()))
     limits = Limits({offer.name: offer for offer in catalogue.offers})
-    plan = Search(prover, limits, Question(attainment, seconds=60.0)).cheapest()
+    plan = Search(prover, limits, Question(attainment, seconds=seconds)).cheapest()
     print(
         f"HexOpt: {plan.cost:.2f}, bound {plan.bound:.2f}, {len(plan.rounds)} fleets, {plan.seconds:.0f} s",
         file=sys.stderr,
@@ -264,7 +269,7 @@ PLANNERS: dict[str, Planner] = {
     "the same, no templates": melange(even=False, templates=False),
     "the same, tuned for least-loaded": tuned(PROPORTIONAL, LeastLoaded()),
     "the same, tuned for greedy-urgency": tuned(PROPORTIONAL, GreedyUrgency()),
-    "HexOpt": hexopt,
+    "HexOpt": hexopt(120.0),
 }
 
 
@@ -306,7 +311,10 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--limit", type=float, help="deadline of all cases, seconds")
     parser.add_argument("--only", nargs="+", help="names of cases")
+    parser.add_argument("--planners", nargs="+", help="those with one of these words in their names")
     options = parser.parse_args()
+    words = options.planners or [""]
+    chosen = {name: planner for name, planner in PLANNERS.items() if any(word in name for word in words)}
     catalogue = load_catalogue(options.catalog)
     names = " | ".join(policy.label for policy in POLICIES)
     print(f"| case | workflows/s | deadline s | planner | fleet | {catalogue.currency}/h | {names} |")
@@ -317,7 +325,7 @@ def main() -> None:
         if options.limit is not None:
             case = replace(case, limit=options.limit)
         for rate in case.rates:
-            for name, planner in PLANNERS.items():
+            for name, planner in chosen.items():
                 fleet = planner(case.workflows, case.limit, options.attainment, rate, catalogue, [case.llm])
                 cost = sum(c.price * n for c, n in fleet.items())
                 text = ", ".join(f"{n} {label(c)}" for c, n in fleet.items())
