@@ -125,9 +125,9 @@ def _growth(document: Document, money: str) -> None:
 
 
 def _shadow(document: Document, money: str) -> None:
-    table = _table("What a unit more of a limit would save, by the relaxed model", "limit", money)
+    table = _table("What a looser limit would save, by the relaxed model", "of", money)
     for name, price in document["shadow_prices"].items():
-        table.add_row(name.replace("_", " "), f"{price:.3g}")
+        table.add_row(name, f"{price:.3g}")
     console.out.print(table)
 
 

@@ -117,7 +117,7 @@ def document_of(
             ],
         },
         "seconds": plan.seconds,
-        "shadow_prices": answers.shadow,
+        "shadow_prices": {_limit(name, work): price for name, price in answers.shadow.items() if price >= 0.005},
         "front": [write.point(p) for p in answers.front],
         "sweep": [write.point(p) for p in answers.sweep],
         "one_more": {
@@ -134,6 +134,16 @@ def document_of(
         "placement": write.placement(answers.placement),
     }
     return finite(document)
+
+
+def _limit(row: str, work: Work) -> str:
+    """What a row of the model limits, in words."""
+    kind, _, which = row.rpartition("_")
+    if kind == "deadline":
+        return f"a second more for {work.groups[int(which)]} workflows"
+    if kind in ("inventory", "nodes_of"):
+        return f"one more {which}"
+    return "one more of the budget"
 
 
 def _passes(verdict: Verdict, question: Question) -> bool:
