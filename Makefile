@@ -12,7 +12,7 @@ $(VENV)/.ready: pyproject.toml
 	rm -f $@
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --upgrade pip
-	$(BIN)/pip install --quiet --editable '.[dev,exact,profiles,ray,service,tune]'
+	$(BIN)/pip install --quiet --editable '.[dev,exact,profiles,ray,research,service,tune]'
 	touch $@
 
 demo: setup

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -26,8 +26,13 @@ Resume = Annotated[
 
 
 @contextmanager
-def runner(title: str, jobs: int | None, ray: str | None, resume: Path | None) -> Iterator[Runner]:
-    """What runs the command's simulations, with a bar of that title while it does."""
+def runner(
+    title: str, jobs: int | None, ray: str | None, resume: Path | None, total: int | None = None
+) -> Iterator[Runner]:
+    """What runs the command's simulations, with a bar of that title while it does.
+
+    ``total`` is how many there are in all where they come in several lots, which the bar then counts through.
+    """
     from hexopt.cli import console
     from hexopt.parallel import Runner
 
@@ -37,6 +42,22 @@ def runner(title: str, jobs: int | None, ray: str | None, resume: Path | None) -
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     with (
         console.counting_bar(title) as progress,
-        Runner(jobs, ray=ray, store=resume, progress=progress) as made,
+        Runner(jobs, ray=ray, store=resume, progress=progress if total is None else _Lots(progress, total)) as made,
     ):
         yield made
+
+
+class _Lots:
+    """Several lots of work as one: each begins with a report of none done."""
+
+    def __init__(self, progress: Callable[[int, int], None], total: int) -> None:
+        self._progress = progress
+        self._total = total
+        self._before = 0
+        self._lot = 0
+
+    def __call__(self, done: int, lot: int) -> None:
+        if done == 0:
+            self._before += self._lot
+            self._lot = lot
+        self._progress(self._before + done, self._total)

@@ -169,7 +169,7 @@ def table_html(rows: Sequence[dict[str, Any]], styles: dict[str, tuple[str, str]
             compared = row is not base and column.key != _COST
             cells.append(f"<td>{text}{_ratio(value, base[column.key]) if base and compared else ''}</td>")
         body.append(
-            f'<tr><th scope="row">{_swatch(styles[row["policy"]])}{escape(display_name(row["policy"]))}</th>'
+            f'<tr><th scope="row">{swatch(styles[row["policy"]])}{escape(display_name(row["policy"]))}</th>'
             f"{''.join(cells)}</tr>"
         )
     return f'<table><thead><tr><th scope="col">Policy</th>{head}</tr></thead><tbody>{"".join(body)}</tbody></table>'
@@ -208,7 +208,7 @@ def _panel(k: int, scenario: Scenario, styles: dict[str, tuple[str, str]]) -> st
         ratio_note=" Small figures are multiples of round-robin + FCFS." if figures.BASELINE in labels else "",
         table=table_html(scenario.rows, styles),
         keys="".join(
-            f'<button class="key" aria-pressed="true" data-curve="{i}">{_swatch(styles[label])}'
+            f'<button class="key" aria-pressed="true" data-curve="{i}">{swatch(styles[label])}'
             f"{escape(display_name(label))}</button>"
             for i, label in enumerate(labels)
         ),
@@ -219,7 +219,8 @@ def _panel(k: int, scenario: Scenario, styles: dict[str, tuple[str, str]]) -> st
     )
 
 
-def _swatch(style: tuple[str, str]) -> str:
+def swatch(style: tuple[str, str]) -> str:
+    """A short line in a policy's colour and dash."""
     colour, dash = style
     pattern = {"solid": "none", "dash": "6 3", "dot": "2 2", "dashdot": "6 2 2 2"}[dash]
     return (

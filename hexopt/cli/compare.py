@@ -1,0 +1,209 @@
+"""``hexopt compare``: policies over a grid of traces, clusters, rates and deadlines, with statistics and a report."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from hexopt.cli.parallel import Jobs, Ray, Resume
+
+if TYPE_CHECKING:
+    from hexopt.cluster import Cluster
+    from hexopt.research import Definition
+    from hexopt.research.analysis import Analysis
+    from hexopt.research.definition import TraceSource
+    from hexopt.research.grid import Setting
+    from hexopt.research.results import Cell
+    from hexopt.traces import Workflow
+
+
+def compare(
+    experiment: Annotated[str, typer.Argument(help="Experiment TOML, or a bundled one: quick, hexgen-flow.")],
+    out: Annotated[Path | None, typer.Option(help="Folder for the results; comparison-NAME by default.")] = None,
+    traces: Annotated[
+        Path | None, typer.Option(help="Folder with the traces that the experiment lists under files.")
+    ] = None,
+    jobs: Jobs = None,
+    ray: Ray = None,
+    resume: Resume = None,
+) -> None:
+    """Compare policies as an experiment file says, and write results, tables, figures and a page."""
+    from hexopt.cli import console, parallel
+    from hexopt.research import contestants, load_definition, manifest, run_grid
+    from hexopt.research.analysis import Analysis
+    from hexopt.research.grid import Shared, job_count
+    from hexopt.research.results import pyarrow_or_refuse
+
+    pyarrow_or_refuse()
+    definition, text, path = load_definition(experiment)
+    out = out or Path(f"comparison-{path.stem}")
+    console.check_folder("--out", out)
+    identity = {"text": text, "traces_folder": None if traces is None else str(traces)}
+    manifest.refuse_other(out / "manifest.json", identity)
+    started = datetime.now(UTC)
+    sources = contestants.read_sources(path.parent / name for name in definition.policy_files)
+    for source in sources:
+        contestants.register(source)
+    who = contestants.contestants(definition)
+    baseline = contestants.baseline_of(definition, who)
+    settings = _settings(definition, path, traces)
+    total = job_count(definition, who, len(settings))
+    with parallel.runner("Simulating", jobs, ray, resume, total) as runner:
+        results = run_grid(definition, Shared(settings, sources), who, runner.map)
+    analysis = Analysis(definition, results, baseline)
+    files = _write(out, analysis)
+    ended = datetime.now(UTC)
+    about = {
+        "experiment": {
+            "name": path.stem,
+            **identity,
+            "policy_files": {source.name: source.text for source in sources},
+        },
+        "seeds": definition.seed_list,
+        "tuning_seeds": definition.tuning_seed_list if definition.tuned else [],
+        "policies": {c.label: c.text for c in who},
+        "capacities": [
+            {"trace": s.trace, "cluster": s.cluster, "workflows_per_s": None if c != c else c}
+            for s, c in zip(settings, results.capacities, strict=True)
+        ],
+        "started": started.isoformat(timespec="seconds"),
+        "ended": ended.isoformat(timespec="seconds"),
+        "seconds": round((ended - started).total_seconds(), 1),
+    }
+    manifest.write_manifest(out / "manifest.json", about, files)
+    for warning in analysis.warnings():
+        console.note(warning, style="yellow")
+    _print(analysis)
+    console.note(f"Wrote {len(results.rows):,} runs to {out}; look at {out / 'report.html'}")
+
+
+def _settings(definition: Definition, path: Path, folder: Path | None) -> tuple[Setting, ...]:
+    """Every trace on every cluster."""
+    from hexopt.cluster import load_cluster
+    from hexopt.research.grid import Setting
+
+    field, listed = "traces", definition.traces
+    if folder is not None:
+        field, listed = "files", definition.files
+        if not folder.is_dir():
+            raise ValueError(f"--traces {folder}: there is no such folder")
+        if not listed:
+            raise ValueError(f"--traces {folder}: the experiment lists no files for such a folder")
+    base = path.parent if folder is None else folder
+    read: dict[tuple[str, str | None], list[Workflow]] = {}
+    settings = []
+    fleets = {name: load_cluster(_beside(name, path.parent)) for name in definition.clusters}
+    for number, trace in enumerate(listed):
+        pool = _read(trace, trace.source, base, f"{field}[{number}].source", read)
+        known = (
+            None if trace.training is None else _read(trace, trace.training, base, f"{field}[{number}].training", read)
+        )
+        for name, fleet in fleets.items():
+            fitting = _fitting(pool, fleet, definition.drop_long, trace.label, name)
+            settings.append(Setting.of(trace.label, Path(name).stem, fitting, fleet, known, definition))
+    return tuple(settings)
+
+
+def _read(
+    trace: TraceSource, source: str, base: Path, field: str, read: dict[tuple[str, str | None], list[Workflow]]
+) -> list[Workflow]:
+    from hexopt.cli import console
+
+    key = _beside(source, base), trace.format
+    if key not in read:
+        read[key] = console.load_workflows(*key, flag=field)
+    return read[key]
+
+
+def _fitting(pool: list[Workflow], fleet: Cluster, drop_long: bool, trace: str, cluster: str) -> list[Workflow]:
+    """The workflows whose calls fit the cluster; others are refused unless they may be dropped."""
+    from hexopt.cli import console
+    from hexopt.simulation.experiment import that_fit
+
+    fitting = that_fit(pool, fleet)
+    left = len(pool) - len(fitting)
+    if left and not (drop_long and fitting):
+        raise ValueError(
+            f"{trace} on {cluster}: {left} of {len(pool)} workflows have a call longer than every context"
+            + ("" if drop_long else "; drop_long = true leaves them out")
+        )
+    if left:
+        console.note(f"{trace} on {cluster}: left out {left} of {len(pool)} workflows longer than every context")
+    return fitting
+
+
+def _beside(source: str, base: Path) -> str:
+    """A file relative to the experiment's, where there is one; otherwise the name of something bundled."""
+    return str(base / source) if (base / source).exists() else source
+
+
+def _write(out: Path, analysis: Analysis) -> list[Path]:
+    """Everything but the manifest."""
+    from hexopt.cli import console
+    from hexopt.research.charts import cell_charts
+    from hexopt.research.comparison import as_rows
+    from hexopt.research.drawing import NEEDS_MATPLOTLIB, write_svg
+    from hexopt.research.report import group_charts, write_report
+    from hexopt.research.results import write_results
+    from hexopt.research.tables import latex, write_csv
+
+    for folder in (out, out / "tables", out / "figures"):
+        folder.mkdir(parents=True, exist_ok=True)
+    files = write_results(analysis.results, out)
+    cells = analysis.results.cells
+    rows = [
+        row for cell, found in zip(cells, analysis.judgements, strict=True) for m in found for row in as_rows(cell, m)
+    ]
+    write_csv(out / "tables" / "comparison.csv", rows)
+    files.append(out / "tables" / "comparison.csv")
+    for cell, found in zip(cells, analysis.judgements, strict=True):
+        file = out / "tables" / f"{_name(cell)}.tex"
+        file.write_text(latex(cell, found, analysis.baseline), encoding="utf-8")
+        files.append(file)
+    if find_spec("matplotlib") is None:
+        console.note(NEEDS_MATPLOTLIB, style="dim")
+    else:
+        charts = [(f"{g[0].trace}-{g[0].cluster}", c) for g in analysis.groups() for c in group_charts(analysis, g)]
+        charts += [
+            (_name(cell), c)
+            for cell in cells
+            for c in cell_charts(analysis.results, cell, analysis.definition.workflows)
+        ]
+        for prefix, chart in charts:
+            files.append(out / "figures" / f"{prefix}-{chart.key}.svg")
+            write_svg(files[-1], chart, analysis.styles)
+    write_report(out / "report.html", analysis)
+    return [*files, out / "report.html"]
+
+
+def _name(cell: Cell) -> str:
+    rate = f"{cell.rate:.4g}" if cell.load is None else f"load{cell.load:g}"
+    return f"{cell.trace}-{cell.cluster}-{rate}-{cell.deadline.replace(' ', '')}"
+
+
+def _print(analysis: Analysis) -> None:
+    """A table of means a cell; the intervals are in the files."""
+    from rich import box
+    from rich.table import Table
+
+    from hexopt.cli import console
+    from hexopt.research.tables import best_of, shown
+
+    for cell, found in zip(analysis.results.cells, analysis.judgements, strict=True):
+        title = f"{cell.trace} on {cell.cluster} at {cell.rate_label}, deadline {cell.deadline}"
+        table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+        table.add_column("policy", no_wrap=True)
+        for judged in found:
+            table.add_column(judged[0].metric.heading, justify="right", no_wrap=True)
+        best = [best_of(judged) for judged in found]
+        for number, first in enumerate(found[0]):
+            cells = []
+            for judged, winner in zip(found, best, strict=True):
+                text = shown(judged[number].value.mean, judged[number].metric.percent)
+                cells.append(f"[bold]{text}[/bold]" if winner == first.policy else text)
+            table.add_row(first.policy, *cells)
+        console.out.print(table)

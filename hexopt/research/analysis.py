@@ -1,0 +1,71 @@
+"""A finished experiment as it is shown: its cells with what they say of every policy."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+from hexopt.report.figures import policy_styles
+from hexopt.research.comparison import Judgement, judge
+from hexopt.research.definition import Definition
+from hexopt.research.metrics import LEAST_FOR_REQ99, Metric, shown_metrics
+from hexopt.research.results import Cell, Results
+from hexopt.research.statistics import smallest_p
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """Definition and results with the statistics of each cell.
+
+    Parameters
+    ----------
+    definition, results
+        What was asked, and what came of it.
+    baseline
+        Label of the policy that others are compared with.
+    """
+
+    definition: Definition
+    results: Results
+    baseline: str
+
+    @property
+    def metrics(self) -> list[Metric]:
+        """What runs of this length can tell."""
+        return shown_metrics(self.definition.workflows)
+
+    @cached_property
+    def judgements(self) -> list[list[list[Judgement]]]:
+        """Of each cell, of each metric, of each policy."""
+        return [[judge(self.results, cell, m, self.baseline) for m in self.metrics] for cell in self.results.cells]
+
+    @cached_property
+    def styles(self) -> dict[str, tuple[str, str]]:
+        """Colour and dash of each policy."""
+        return policy_styles(self.results.policies)
+
+    def groups(self) -> list[list[Cell]]:
+        """Cells of each trace and cluster."""
+        numbers = dict.fromkeys(cell.setting for cell in self.results.cells)
+        return [[cell for cell in self.results.cells if cell.setting == number] for number in numbers]
+
+    def by_rate(self, cells: Sequence[Cell]) -> list[Cell]:
+        """Those of a group at the first deadline."""
+        return [cell for cell in cells if cell.place == 0]
+
+    def warnings(self) -> list[str]:
+        """What the numbers cannot carry."""
+        d, found = self.definition, []
+        if d.workflows < LEAST_FOR_REQ99:
+            found.append(
+                f"Req99 is left out: a run measures {d.workflows} workflows, it takes {LEAST_FOR_REQ99} for one."
+            )
+        seeds, others = len(d.seed_list), len(self.results.policies) - 1
+        least = min(1.0, smallest_p(seeds) * max(others, 1))
+        if least >= 0.05 and others:
+            found.append(
+                f"With {seeds} seeds and {others} comparisons a cell, a policy that wins at every seed still has a "
+                f"corrected p of {least:.2g}: no single difference can be significant at 5%. Give more seeds."
+            )
+        return found

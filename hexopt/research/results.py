@@ -1,0 +1,157 @@
+"""What an experiment leaves behind: one row a run, one row a measured workflow, in Parquet."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hexopt.atomic import atomic_write
+
+NEEDS_PYARROW = "results are written as Parquet, which needs pyarrow: pip install 'hexopt[parquet]'"
+REPORTED, TUNING = "reported", "tuning"
+"""Phases: runs that are reported, and those that parameters were chosen by."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """What the policies are compared at: the setting and deadline by number, their names, and the rate.
+
+    ``load`` is the rate's share of the capacity, None where rates were given; ``before`` and ``after`` are the
+    workflows of warm-up and drain.
+    """
+
+    setting: int
+    place: int
+    trace: str
+    cluster: str
+    rate: float
+    load: float | None
+    deadline: str
+    before: int
+    after: int
+
+    @property
+    def rate_label(self) -> str:
+        """The load, or the rate, for people."""
+        return f"{self.rate:.3g}/s" if self.load is None else f"{self.load:.0%} of capacity ({self.rate:.3g}/s)"
+
+    def keys(self) -> dict[str, Any]:
+        """Columns that name the cell in tables."""
+        return {
+            "trace": self.trace, "cluster": self.cluster, "rate": self.rate, "load": self.load,
+            "deadline": self.deadline,
+        }  # fmt: skip
+
+
+@dataclass
+class Results:
+    """Runs and their measured workflows.
+
+    Parameters
+    ----------
+    cells
+        In the order of the definition.
+    capacities
+        Of each setting, workflows a second; NaN where none was measured.
+    rows
+        One a run: the cell's keys, ``phase``, ``policy`` (label), ``ran`` (with parameters), ``seed``, the workflows
+        of ``warm_up`` and ``drain``, and the fields of :class:`hexopt.simulation.metrics.Summary`.
+    workflows
+        Columns of the measured workflows of each reported run, in the order of those rows.
+    """
+
+    cells: list[Cell]
+    capacities: list[float]
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    workflows: list[dict[str, NDArray[Any]]] = field(default_factory=list)
+
+    def add(
+        self, cell: Cell, label: str, ran: str, seed: int, row: dict[str, Any], workflows: dict[str, NDArray[Any]]
+    ) -> None:
+        """A reported run."""
+        self.rows.append(_row(cell, REPORTED, label, ran, seed, row))
+        self.workflows.append(workflows)
+
+    def add_tuning(self, cell: Cell, label: str, ran: str, seed: int, row: dict[str, Any]) -> None:
+        """A run that a parameter was chosen by."""
+        self.rows.append(_row(cell, TUNING, label, ran, seed, row))
+
+    @property
+    def reported(self) -> list[dict[str, Any]]:
+        """Rows of the reported runs."""
+        return [row for row in self.rows if row["phase"] == REPORTED]
+
+    @property
+    def policies(self) -> list[str]:
+        """Labels, in order."""
+        return list(dict.fromkeys(row["policy"] for row in self.reported))
+
+    def of(self, cell: Cell, policy: str) -> list[dict[str, Any]]:
+        """Reported rows of a policy in a cell, by seed."""
+        keys = cell.keys() | {"policy": policy, "phase": REPORTED}
+        return [row for row in self.rows if all(row[k] == v for k, v in keys.items())]
+
+    def values(self, cell: Cell, policy: str, metric: str) -> NDArray[np.float64]:
+        """A figure of a policy in a cell, shape (seeds,); NaN where there is none."""
+        found = [row[metric] for row in self.of(cell, policy)]
+        return np.array([np.nan if value is None else value for value in found], dtype=np.float64)
+
+    def pooled(self, cell: Cell, policy: str, column: str) -> NDArray[np.float64]:
+        """A column of the measured workflows of a policy in a cell, over all seeds."""
+        keys = cell.keys() | {"policy": policy}
+        found = [
+            workflows[column]
+            for row, workflows in zip(self.reported, self.workflows, strict=True)
+            if all(row[k] == v for k, v in keys.items())
+        ]
+        return np.concatenate(found) if found else np.zeros(0)
+
+
+def _row(cell: Cell, phase: str, label: str, ran: str, seed: int, row: dict[str, Any]) -> dict[str, Any]:
+    figures = {key: value for key, value in row.items() if key != "policy"}
+    return {
+        **cell.keys(), "phase": phase, "policy": label, "ran": ran, "seed": seed, "warm_up": cell.before,
+        "drain": cell.after, **figures,
+    }  # fmt: skip
+
+
+def pyarrow_or_refuse() -> None:
+    """Refuse to begin where results could not be written.
+
+    Raises
+    ------
+    ValueError
+        In one line, with what to install.
+    """
+    try:
+        import pyarrow.parquet  # noqa: F401
+    except ImportError as error:
+        raise ValueError(NEEDS_PYARROW) from error
+
+
+def write_results(results: Results, folder: Path) -> list[Path]:
+    """Write ``runs.parquet`` and ``workflows.parquet``, the latter with the run's cell, policy and seed in each row."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    runs = pa.Table.from_pylist(results.rows)
+    keys = ("trace", "cluster", "rate", "load", "deadline", "policy", "seed")
+    columns: dict[str, Any] = {}
+    lengths = [w["latency_s"].size for w in results.workflows]
+    reported = results.reported
+    repeated = np.repeat(np.arange(len(reported)), lengths)
+    for key in keys:
+        values = pa.array([row[key] for row in reported])
+        columns[key] = values.take(pa.array(repeated))
+    for name in results.workflows[0] if results.workflows else ():
+        columns[name] = np.concatenate([w[name] for w in results.workflows])
+    paths = []
+    for name, table in (("runs.parquet", runs), ("workflows.parquet", pa.table(columns))):
+        with atomic_write(folder / name, "wb") as stream:
+            pq.write_table(table, stream, compression="zstd")
+        paths.append(folder / name)
+    return paths
