@@ -267,7 +267,7 @@ class Search:
             else:
                 low = headroom
             headroom = min(headroom * _STEP, math.sqrt(low * high))
-            solution = self.model(headroom).solve(self.question.backend, 20.0)
+            solution = self.model(headroom).solve(self.question.backend, min(20.0, self._left()))
         return best
 
     def _trimmed(self, fleet: Fleet) -> Fleet:
@@ -281,13 +281,14 @@ class Search:
         """The next fleet that passes within the model, or the bound where there is none or effort ended."""
         bound, worth = 0.0, [self._capacity(j) for j in range(len(self.options))]
         while True:
-            solution = model.solve(self.question.backend)
+            solution = model.solve(self.question.backend, self._left())
             if solution.status == "infeasible":
                 return math.inf
             bound = max(bound, solution.bound)
             if not solution.fleet or not self._going():
                 return bound
-            for fleet, why in ((solution.fleet, "cheapest"), (model.richest(worth, 5.0), "strongest")):
+            richest = model.richest(worth, min(5.0, self._left()))
+            for fleet, why in ((solution.fleet, "cheapest"), (richest, "strongest")):
                 if not fleet:
                     continue
                 full = self._filled(fleet, best)
@@ -312,6 +313,10 @@ class Search:
         busy = self.efficiency.busy[:, j].min(axis=1)
         done = busy < math.inf
         return float(done.mean() / max(float((self.work.rate * busy)[done].sum()), 1e-12)) if done.any() else 0.0
+
+    def _left(self) -> float:
+        """Seconds left, at least one."""
+        return max(self.question.seconds - (time.perf_counter() - self._started), 1.0)
 
     def _going(self) -> bool:
         spent = time.perf_counter() - self._started
