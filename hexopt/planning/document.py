@@ -168,6 +168,7 @@ class _Writer:
                 "there": option.owned,
                 "spot": spot[j],
                 "price": option.price,
+                "spot_price": option.spot_price,
             }
             for j, (option, count) in enumerate(zip(self.options, fleet, strict=bool(fleet)))
             if count

@@ -19,7 +19,8 @@ from hexopt.simulation.simulator import Run
 
 BASELINE = "round-robin"
 """Label of the policy that others are compared with."""
-BASELINE_COLOUR = "#8a8f98"
+GREY = "#8a8f98"
+BASELINE_COLOUR = GREY
 # Okabe and Ito's palette for all kinds of colour vision (https://jfly.uni-koeln.de/color/), without its black and
 # yellow, which vanish on a dark or a light page.
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
@@ -31,7 +32,6 @@ WORKFLOW_HUES = 24
 """Colours that workflows share in a Gantt chart."""
 
 _LOG_FROM = 20.0  # ratio of the largest to the smallest latency from which an axis is logarithmic
-_GREY = "#8a8f98"
 
 
 def policy_styles(policies: Sequence[str]) -> dict[str, tuple[str, str]]:
@@ -52,7 +52,7 @@ def latency_tail(runs: Sequence[Run], styles: dict[str, tuple[str, str]]) -> go.
     one squeezes under its top edge, take two thirds of the height. Workflows that have not ended count as longer than
     any x.
     """
-    figure = _empty("End-to-end latency of a workflow, x (s)", "Workflows slower than x (%)")
+    figure = empty("End-to-end latency of a workflow, x (s)", "Workflows slower than x (%)")
     for run in runs:
         latency, share = _ecdf(run)
         slower = 100.0 * (1.0 - share)
@@ -64,7 +64,7 @@ def latency_tail(runs: Sequence[Run], styles: dict[str, tuple[str, str]]) -> go.
     figure.update_yaxes(type="log", range=[math.log10(smallest), 2.0], tickvals=[100, 50, 10, 5, 1, 0.1, 0.01])
     for level, text in ((5.0, "P95"), (1.0, "P99")):
         if level >= smallest:
-            _mark(figure, text, y=level)
+            mark(figure, text, y=level)
     spread = _spread(runs)
     if spread > _LOG_FROM:
         digits = (1, 2, 5) if spread < 100.0 else (1,)
@@ -79,7 +79,7 @@ def attainment(runs: Sequence[Run], styles: dict[str, tuple[str, str]]) -> go.Fi
     Read it as the SLO attainment if every workflow were given x seconds. A line marks the deadline of the runs, their
     median where workflows have different ones.
     """
-    figure = _empty("Deadline, counted from arrival (s)", "Workflows in time (%)")
+    figure = empty("Deadline, counted from arrival (s)", "Workflows in time (%)")
     # Up to where the slowest has 99%, or thrice where the best has: beyond, only stragglers of slow policies remain.
     reach = [quantile for run in runs if math.isfinite(quantile := scale_at(latencies(run), 0.99))]
     given = runs[0].workflow["deadline"] - runs[0].workflow["arrival"]
@@ -93,7 +93,7 @@ def attainment(runs: Sequence[Run], styles: dict[str, tuple[str, str]]) -> go.Fi
         _curve(figure, run.policy, styles[run.policy], latency, 100.0 * share, "within %{x:.3g} s: %{y:.1f}%")
     if given.size:
         same = float(np.ptp(given)) <= 1e-6 * float(given.max())
-        _mark(figure, "deadline" if same else "median deadline", x=middle)
+        mark(figure, "deadline" if same else "median deadline", x=middle)
     figure.update_xaxes(range=[0.0, right])
     figure.update_yaxes(range=[0.0, 101.0])
     return figure
@@ -177,7 +177,7 @@ def gantt(run: Run, window: tuple[float, float], bars: int) -> go.Figure:
         stage["first_token"] - start,
         ended - workflow["deadline"],
     )
-    figure = _empty("Simulated time (s)", "")
+    figure = empty("Simulated time (s)", "")
     figure.add_trace(
         go.Bar(
             orientation="h",
@@ -199,7 +199,7 @@ def gantt(run: Run, window: tuple[float, float], bars: int) -> go.Figure:
     )
     for bottom in bottoms[1:]:
         figure.add_shape(
-            type="line", xref="paper", x0=0, x1=1, y0=bottom - 1, y1=bottom - 1, line={"color": _GREY, "width": 0.5}
+            type="line", xref="paper", x0=0, x1=1, y0=bottom - 1, y1=bottom - 1, line={"color": GREY, "width": 0.5}
         )
     figure.update_xaxes(range=list(window))
     figure.update_yaxes(
@@ -245,7 +245,8 @@ def _spread(runs: Sequence[Run]) -> float:
     return float(values.max() / values.min()) if values.size else 1.0
 
 
-def _empty(x: str, y: str) -> go.Figure:
+def empty(x: str, y: str) -> go.Figure:
+    """A figure with titles of its axes and nothing in it."""
     figure = go.Figure()
     figure.update_layout(
         template=None,
@@ -282,10 +283,10 @@ def _curve(
     )
 
 
-def _mark(figure: go.Figure, text: str, *, x: float | None = None, y: float | None = None) -> None:
+def mark(figure: go.Figure, text: str, *, x: float | None = None, y: float | None = None) -> None:
     """A dotted grey line across the figure at x or y, with its name at its end."""
-    line = {"color": _GREY, "width": 1, "dash": "dot"}
-    font = {"color": _GREY, "size": 11}
+    line = {"color": GREY, "width": 1, "dash": "dot"}
+    font = {"color": GREY, "size": 11}
     if x is not None:
         figure.add_shape(type="line", x0=x, x1=x, yref="paper", y0=0, y1=1, line=line)
         figure.add_annotation(
@@ -294,8 +295,9 @@ def _mark(figure: go.Figure, text: str, *, x: float | None = None, y: float | No
     if y is not None:
         figure.add_shape(type="line", y0=y, y1=y, xref="paper", x0=0, x1=1, line=line)
         # An annotation's place on a logarithmic axis is the logarithm; a shape's is not.
+        place = math.log10(y) if figure.layout.yaxis.type == "log" else y
         figure.add_annotation(
-            xref="paper", x=0, y=math.log10(y), text=text, showarrow=False, xanchor="left", yanchor="bottom", font=font
+            xref="paper", x=0, y=place, text=text, showarrow=False, xanchor="left", yanchor="bottom", font=font
         )
 
 

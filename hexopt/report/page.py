@@ -8,15 +8,12 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
-from importlib import resources
 from pathlib import Path
-from string import Template
 from typing import Any
-
-from plotly.offline import get_plotlyjs
 
 from hexopt.atomic import atomic_write
 from hexopt.report import figures
+from hexopt.report.shell import asset, finite, number, page_of
 from hexopt.simulation.simulator import Run
 
 GANTT_BARS = 900
@@ -114,17 +111,12 @@ def page_html(title: str, scenarios: Sequence[Scenario]) -> str:
         for k, scenario in enumerate(scenarios)
     )
     data = [_figures(scenario, styles, max(bars, 1)) for scenario in scenarios]
-    return _asset("page.html").substitute(
-        title=escape(title),
-        style=_text("page.css"),
-        script=_text("page.js"),
-        plotly=get_plotlyjs(),
+    content = asset("page.html").substitute(
         tabs=tabs,
         tabs_hidden="hidden" if len(scenarios) == 1 else "",
         panels="".join(_panel(k, scenario, styles) for k, scenario in enumerate(scenarios)),
-        # "<" only ever occurs inside strings; so written it cannot end the element.
-        data=f"[{','.join(data)}]".replace("<", "\\u003c"),
     )
+    return page_of(title, content, f"[{','.join(data)}]", "page")
 
 
 def headline(rows: Sequence[dict[str, Any]]) -> str:
@@ -132,20 +124,20 @@ def headline(rows: Sequence[dict[str, Any]]) -> str:
 
     Without round-robin among ``rows``, the best P95 alone; without any workflow that ended, that.
     """
-    known = [row for row in rows if _finite(row["p95_s"])]
+    known = [row for row in rows if finite(row["p95_s"])]
     if not known:
         return "No workflow ended."
     best = min(known, key=lambda row: row["p95_s"])
     base = next((row for row in rows if row["policy"] == figures.BASELINE), None)
-    p95 = _number(best["p95_s"])
-    if base is None or not _finite(base["p95_s"]) or len(rows) == 1:
+    p95 = number(best["p95_s"])
+    if base is None or not finite(base["p95_s"]) or len(rows) == 1:
         return f"{display_name(best['policy'])} ends 95% of the workflows within {p95}\u00a0s."
     if best is base:
         return f"No policy ends 95% of the workflows sooner than {display_name(base['policy'])}: {p95}\u00a0s."
     times = base["p95_s"] / best["p95_s"]
     return (
-        f"{display_name(best['policy'])} ends 95% of the workflows within {p95}\u00a0s: {_number(times)} times sooner "
-        f"than {display_name(base['policy'])} ({_number(base['p95_s'])}\u00a0s)."
+        f"{display_name(best['policy'])} ends 95% of the workflows within {p95}\u00a0s: {number(times)} times sooner "
+        f"than {display_name(base['policy'])} ({number(base['p95_s'])}\u00a0s)."
     )
 
 
@@ -155,7 +147,7 @@ def table_html(rows: Sequence[dict[str, Any]], styles: dict[str, tuple[str, str]
     head = "".join(f'<th scope="col" title="{escape(c.hint)}">{escape(c.title)}</th>' for c in _COLUMNS)
     best = {}
     for column in _COLUMNS:
-        values = [row[column.key] for row in rows if _finite(row[column.key])]
+        values = [row[column.key] for row in rows if finite(row[column.key])]
         if len(set(values)) > 1 and column.key != _COST:
             best[column.key] = min(values) if column.smaller_is_better else max(values)
     body = []
@@ -163,8 +155,8 @@ def table_html(rows: Sequence[dict[str, Any]], styles: dict[str, tuple[str, str]
         cells = []
         for column in _COLUMNS:
             value = row[column.key]
-            text = _number(value, column.percent)
-            if _finite(value) and value == best.get(column.key):
+            text = number(value, column.percent)
+            if finite(value) and value == best.get(column.key):
                 text = f"<strong>{text}</strong>"
             compared = row is not base and column.key != _COST
             cells.append(f"<td>{text}{_ratio(value, base[column.key]) if base and compared else ''}</td>")
@@ -195,8 +187,8 @@ def _panel(k: int, scenario: Scenario, styles: dict[str, tuple[str, str]]) -> st
     first = scenario.runs[0]
     gpus = Counter(i.cell.cell.gpu for i in first.cluster.instances)
     labels = [run.policy for run in scenario.runs]
-    best = min(range(len(labels)), key=lambda i: v if _finite(v := scenario.rows[i]["p95_s"]) else math.inf)
-    return _asset("panel.html").substitute(
+    best = min(range(len(labels)), key=lambda i: v if finite(v := scenario.rows[i]["p95_s"]) else math.inf)
+    return asset("panel.html").substitute(
         k=k,
         hidden="" if k == 0 else "hidden",
         name=escape(scenario.name),
@@ -229,28 +221,8 @@ def swatch(style: tuple[str, str]) -> str:
     )
 
 
-def _finite(value: Any) -> bool:
-    return value is not None and math.isfinite(value)
-
-
-def _number(value: Any, percent: bool = False) -> str:
-    if not _finite(value):
-        return "–"
-    if percent:
-        return f"{100 * value:.1f}%"
-    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:#.3g}".removesuffix(".")
-
-
 def _ratio(value: Any, base: Any) -> str:
-    if not _finite(value) or not _finite(base) or base == 0:
+    if not finite(value) or not finite(base) or base == 0:
         return ""
     ratio = value / base
-    return f"<small>× {ratio:.2f}</small>" if 0.1 <= ratio < 10.0 else f"<small>× {_number(ratio)}</small>"
-
-
-def _text(name: str) -> str:
-    return (resources.files("hexopt.report") / "assets" / name).read_text(encoding="utf-8")
-
-
-def _asset(name: str) -> Template:
-    return Template(_text(name))
+    return f"<small>× {ratio:.2f}</small>" if 0.1 <= ratio < 10.0 else f"<small>× {number(ratio)}</small>"
