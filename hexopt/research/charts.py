@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -42,7 +42,7 @@ class Chart:
     series: list[Series]
     log_x: bool = False
     log_y: bool = False
-    y_range: tuple[float, float] | None = None
+    y_range: tuple[float, float | None] | None = None
 
 
 @dataclass(frozen=True)
@@ -52,13 +52,13 @@ class _Against:
     y_title: str
     scale: float = 1.0
     log_y: bool = False
-    y_range: tuple[float, float] | None = None
+    y_range: tuple[float, float | None] | None = None
 
 
 _AGAINST_RATE = (
     _Against("attainment", "SLO attainment against rate", "Workflows in time (%)", 100.0, y_range=(0.0, 101.0)),
     _Against("p95_s", "P95 latency against rate", "P95 latency (s)", log_y=True),
-    _Against("goodput", "Goodput against rate", "Goodput (workflows/s)", y_range=(0.0, math.nan)),
+    _Against("goodput", "Goodput against rate", "Goodput (workflows/s)", y_range=(0.0, None)),
     _Against("utilisation", "Utilisation against rate", "Instances busy (%)", 100.0, y_range=(0.0, 101.0)),
     _Against("scheduler_us_per_call", "Scheduler time against rate", "Processor time a decision (µs)", log_y=True),
 )
@@ -109,7 +109,16 @@ def requirement_bars(results: Results, cell: Cell, workflows: int) -> Chart:
             )
         )  # fmt: skip
     title = " and ".join(METRICS[k].title for k in keys)
-    return Chart("req", f"{title}: lower is better", "", "SLO scale (x stand-alone)", "bars", series, log_y=True)
+    return Chart(
+        "req",
+        f"{title}: lower is better",
+        "",
+        "SLO scale (× stand-alone)",
+        "bars",
+        series,
+        log_y=True,
+        y_range=(1.0, None),
+    )
 
 
 def latency_distribution(results: Results, cell: Cell) -> Chart:
@@ -128,7 +137,7 @@ def scale_curve(results: Results, cell: Cell) -> Chart:
         for p in results.policies
     ]
     return Chart(
-        "scale", "SLO attainment against SLO scale", "SLO scale (x stand-alone latency)", "Workflows within it (%)",
+        "scale", "SLO attainment against SLO scale", "SLO scale (× stand-alone latency)", "Workflows within it (%)",
         "steps", series, log_x=True, y_range=(0.0, 101.0),
     )  # fmt: skip
 
@@ -147,8 +156,3 @@ def _steps(name: str, values: NDArray[np.float64]) -> Series:
     share = 100.0 * np.arange(1, ordered.size + 1) / max(values.size, 1)
     keep = np.unique(np.linspace(0, ordered.size - 1, min(CURVE_POINTS, ordered.size)).round().astype(np.int64))
     return Series(name, ordered[keep].tolist(), share[keep].tolist())
-
-
-def names(charts: Iterable[Chart]) -> list[str]:
-    """Policies that are drawn, in order."""
-    return list(dict.fromkeys(s.name for chart in charts for s in chart.series))

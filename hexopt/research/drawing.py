@@ -33,12 +33,13 @@ def plotly_figure(chart: Chart, styles: Styles) -> go.Figure:
     for number, series in enumerate(chart.series):
         figure.add_trace(_trace(chart, series, styles[series.name], number))
     if chart.log_x:
-        figure.update_xaxes(type="log", dtick="D2" if _decades(chart) <= 2 else 1)
+        figure.update_xaxes(type="log", **_ticks(chart, "x"))
+    low, high = chart.y_range or (None, None)
     if chart.log_y:
-        figure.update_yaxes(type="log", dtick="D2" if _decades(chart, "y") <= 2 else 1)
+        figure.update_yaxes(type="log", **_ticks(chart, "y"))
+        low, high = (None if bound is None else math.log10(bound) for bound in (low, high))
     if chart.y_range is not None:
-        low, high = chart.y_range
-        figure.update_yaxes(range=[low, None if math.isnan(high) else high])
+        figure.update_yaxes(range=[low, high])
     return figure
 
 
@@ -78,9 +79,12 @@ def _gap(above: float, below: float) -> float:
     return above - below if math.isfinite(above - below) else 0.0
 
 
-def _decades(chart: Chart, axis: str = "x") -> float:
-    values = [v for s in chart.series for v in getattr(s, axis) if isinstance(v, float) and v > 0 and math.isfinite(v)]
-    return math.log10(max(values) / min(values)) if values else 0.0
+def _ticks(chart: Chart, axis: str) -> dict[str, Any]:
+    """Where a logarithmic axis has its numbers, written out."""
+    values = [v for s in chart.series for v in getattr(s, axis) if isinstance(v, float) and 0 < v < math.inf]
+    decades = math.log10(max(values) / min(values)) if values else 0.0
+    ticks = [digit * 10.0**power for power in range(-4, 8) for digit in ((1, 2, 5) if decades < 2.5 else (1,))]
+    return {"tickvals": ticks, "ticktext": [f"{tick:,g}" for tick in ticks]}
 
 
 def write_svg(path: Path, chart: Chart, styles: Styles) -> None:
@@ -93,6 +97,7 @@ def write_svg(path: Path, chart: Chart, styles: Styles) -> None:
     """
     import matplotlib
     from matplotlib.figure import Figure
+    from matplotlib.ticker import NullLocator
 
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": chart.key, "font.size": 9}):
         figure = Figure(figsize=(5.2, 3.4), layout="constrained")
@@ -131,9 +136,15 @@ def write_svg(path: Path, chart: Chart, styles: Styles) -> None:
         for log, scale in ((chart.log_x, axes.set_xscale), (chart.log_y, axes.set_yscale)):
             if log:
                 scale("log")
+        for log, axis, name in ((chart.log_x, axes.xaxis, "x"), (chart.log_y, axes.yaxis, "y")):
+            if log:
+                ticks = _ticks(chart, name)
+                low, high = axis.get_view_interval()
+                shown = [(v, t) for v, t in zip(*ticks.values(), strict=True) if low <= v <= high]
+                axis.set_ticks([v for v, _ in shown], [t for _, t in shown])
+                axis.set_minor_locator(NullLocator())
         if chart.y_range is not None:
-            low, high = chart.y_range
-            axes.set_ylim(low, None if math.isnan(high) else high)
+            axes.set_ylim(*chart.y_range)
         figure.legend(loc="outside lower center", ncols=2, frameon=False, fontsize=7)
         with atomic_write(path, "wb") as stream:
             figure.savefig(stream, format="svg", metadata={"Date": None})

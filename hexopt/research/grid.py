@@ -15,7 +15,7 @@ from hexopt.policies.registry import make_policy
 from hexopt.research.contestants import Contestant, Source, register
 from hexopt.research.definition import Definition, DefinitionError
 from hexopt.research.measuring import measured, per_workflow
-from hexopt.research.metrics import METRICS
+from hexopt.research.metrics import LEAST_FOR_REQ99, METRICS
 from hexopt.research.results import Cell, Results
 from hexopt.simulation.experiment import Experiment
 from hexopt.traces.workflow import Workflow
@@ -108,8 +108,10 @@ def run_job(shared: Shared, job: Job) -> Outcome:
     picks, arrivals = drawn(shared, job)
     run = experiment.run(make_policy(job.policy), picks, arrivals)
     standalone = experiment.standalone[picks]
-    summary = measured(run, standalone, job.before, job.workflows)
-    return Outcome(summary.row(), per_workflow(run, standalone, picks, job.before, job.workflows))
+    row = measured(run, standalone, job.before, job.workflows).row()
+    if job.workflows < LEAST_FOR_REQ99:
+        row["req99"] = None
+    return Outcome(row, per_workflow(run, standalone, picks, job.before, job.workflows))
 
 
 def cells_of(definition: Definition, shared: Shared, capacities: Sequence[float]) -> list[Cell]:
@@ -149,13 +151,18 @@ def job_count(definition: Definition, who: Sequence[Contestant], settings: int) 
     return (settings if definition.loads else 0) + cells * (tuning + len(who) * len(definition.seed_list))
 
 
-def run_grid(definition: Definition, shared: Shared, who: Sequence[Contestant], run: Map) -> Results:
+def here(function: Callable[..., Any], items: Sequence[Any], shared: Any) -> list[Any]:
+    """One after the other, in this process."""
+    return [function(shared, item) for item in items]
+
+
+def run_grid(definition: Definition, shared: Shared, who: Sequence[Contestant], run: Map = here) -> Results:
     """All runs of the experiment: capacities, then those that parameters are chosen by, then those reported.
 
     Parameters
     ----------
     run
-        Where they run: :meth:`hexopt.parallel.Runner.map`.
+        Where they run: here, or :meth:`hexopt.parallel.Runner.map`.
 
     Raises
     ------

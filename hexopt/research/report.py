@@ -45,7 +45,7 @@ def group_charts(analysis: Analysis, cells: Sequence[Cell]) -> list[Chart]:
         # At the heaviest load that the cluster can carry, or the lightest of all.
         carried = [c for c in cells if c.load is None or c.load <= 1.0] or list(cells)
         rate = max(c.rate for c in carried)
-        x_title = "Deadline (x mean stand-alone latency)" if d.slo_factors else "Deadline (s)"
+        x_title = "Deadline (× mean stand-alone latency)" if d.slo_factors else "Deadline (s)"
         there = [c for c in cells if c.rate == rate]
         chart = against_deadline(results, there, deadlines, f"{x_title}, at {there[0].rate_label}")
         charts.insert(1, chart)
@@ -205,12 +205,11 @@ def _versus(versus: Versus | None, metric: Metric, name: str) -> str:
         return ""
     e = versus.estimate
     scale = 100.0 if metric.percent else 1.0
-    text = f"{e.mean:.2f} x" if metric.by_ratio else f"{e.mean * scale:+.3g}{' points' if metric.percent else ''}"
+    text = f"{e.mean:.2f}×" if metric.by_ratio else f"{e.mean * scale:+.3g}{' points' if metric.percent else ''}"
     low, high = shown(e.low * scale), shown(e.high * scale)
     hint = f"against {versus.other}: [{low}, {high}], p = {versus.p:.3g}, rank-biserial {versus.effect:+.2f}"
-    kind = "better" if versus.effect > 0 else "worse"
-    sure = " sure" if versus.p < 0.05 else ""
-    return f'<span class="{kind}{sure}" title="{escape(hint)}">{name} {text}, p {versus.p:.2g}</span>'
+    sure = ' class="sure"' if versus.p < 0.05 else ""
+    return f'<span{sure} title="{escape(hint)}">{name} {text}, p {versus.p:.2g}</span>'
 
 
 def _busiest(group: Sequence[Cell]) -> int:
