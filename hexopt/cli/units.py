@@ -38,9 +38,9 @@ def share(flag: str, text: str) -> float:
     ValueError
         Naming the flag.
     """
-    number, scale = (text[:-1], 0.01) if text.endswith("%") else (text, 1.0)
+    number, whole = (text[:-1], 100.0) if text.endswith("%") else (text, 1.0)
     try:
-        value = scale * float(number)
+        value = float(number) / whole
     except ValueError:
         value = math.nan
     if not 0.0 < value <= 1.0:
