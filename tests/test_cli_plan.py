@@ -48,7 +48,7 @@ def test_a_plan_as_json_and_as_a_cluster(hexopt: Any, few: Path, tmp_path: Path)
     assert document["rounds"] == len(document["proof"]["rounds"])
     assert [p["target"] for p in document["front"]] == [0.8, 0.95]
     assert document["front"][0]["cost_per_hour"] <= document["front"][1]["cost_per_hour"]
-    assert page.read_text().startswith("<!DOCTYPE html>")
+    assert page.read_text().startswith("<!doctype html>")
     cluster = load_cluster(fleet)
     assert len(cluster) == sum(row["count"] for row in document["fleet"])
     assert sum(i.price for i in cluster.instances) == pytest.approx(document["cost_per_hour"])
