@@ -23,7 +23,7 @@ _BLUES = ("#b5d3ea", "#0b4a80")
 def fleet_bars(document: Document) -> go.Figure:
     """What each row of the fleet costs an hour, dearest first."""
     rows = sorted(document["fleet"], key=row_cost)
-    figure = empty(f"Cost ({document['currency']} an hour)", "")
+    figure = empty(_cost(document), "")
     figure.add_trace(
         go.Bar(
             orientation="h",
@@ -48,13 +48,13 @@ def row_cost(row: Document) -> float:
 def front(document: Document) -> go.Figure:
     """The cheapest fleet for each target, as steps: what lies between two targets takes the dearer fleet."""
     points = [point for point in document["front"] if point["cost_per_hour"] is not None]
-    figure = empty("Promised share of workflows in time (%), spaced by what may be late", _cost(document))
+    figure = empty("Promised share in time", _cost(document))
     x = [_nines(point["target"]) for point in points]
     _bound(figure, x, [point["bound"] for point in points], "vh")
     _points(figure, x, points, [f"for {share(point['target'])} in time" for point in points], "vh")
     here = _nines(document["target"])
     _chosen(figure, here, document["cost_per_hour"], f"for {share(document['target'])} in time")
-    ticks = sorted({point["target"] for point in points} | {document["target"]})
+    ticks = sorted({round(target, 9) for target in [document["target"], *(point["target"] for point in points)]})
     figure.update_xaxes(tickvals=[_nines(t) for t in ticks], ticktext=[share(t) for t in ticks])
     return _from_zero(figure, [document["cost_per_hour"], *(point["cost_per_hour"] for point in points)])
 
@@ -79,8 +79,8 @@ def curve(document: Document) -> go.Figure:
     low, high = ([100.0 * point["interval"][side] for point in points] for side in (0, 1))
     figure.add_trace(
         go.Scatter(
-            x=x + x[::-1], y=high + low[::-1], fill="toself", fillcolor="rgba(0,114,178,0.22)", mode="lines", line={"width": 0},
-            hoverinfo="skip", name="95% interval",
+            x=x + x[::-1], y=high + low[::-1], mode="lines", line={"width": 0}, fill="toself",
+            fillcolor="rgba(0,114,178,0.22)", hoverinfo="skip", name="95% interval",
         )
     )  # fmt: skip
     figure.add_trace(
@@ -132,7 +132,7 @@ def sensitivity(document: Document) -> go.Figure:
             )
         )
     mark(figure, f"promise {share(document['target'])}", x=100.0 * document["target"])
-    figure.update_xaxes(range=[min([95.0, *(100.0 * p["interval"][0] for p in points)]) - 3.0, 101.5])
+    figure.update_xaxes(range=[min([95.0, *(100.0 * p["interval"][0] for p in points)]) - 3.0, 104.0])
     return _rows(figure, ["all GPUs" if kind == "all" else kind for kind in kinds], 90)
 
 
@@ -142,7 +142,7 @@ def one_more(document: Document) -> go.Figure:
     base, currency = more["sustained"] * document["rate"], plain(document["currency"])
     rows = sorted(more["options"], key=lambda row: row["sustained"])
     gain = [row["sustained"] * document["rate"] - base for row in rows]
-    figure = empty("Workflows a second more than the fleet sustains now", "")
+    figure = empty("Workflows a second more", "")
     figure.add_trace(
         go.Bar(
             orientation="h",

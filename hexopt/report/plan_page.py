@@ -109,6 +109,7 @@ def tiles(document: Document) -> list[tuple[str, str, str]]:
 
 def _section(name: str, title: str, lead: str, cards: list[Card]) -> str:
     return (
-        f'<section id="{name}" aria-labelledby="{name}-title"><h2 id="{name}-title">{escape(title)}</h2>{lead}'
+        f'<section class="part" id="{name}" aria-labelledby="{name}-title">'
+        f'<h2 id="{name}-title">{escape(title)}</h2>{lead}'
         f'<div class="pair">{"".join(card.html for card in cards)}</div></section>'
     )

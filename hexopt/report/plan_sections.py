@@ -51,7 +51,7 @@ def price_cards(document: Document) -> list[Card]:
             Card(
                 "front",
                 "Cost against the promise",
-                "The cheapest fleet for other shares of workflows in time, each a plan of its own.",
+                "The cheapest fleet for other shares of workflows in time; the axis is spaced by what may be late.",
                 figures.front(document) if _found(document["front"]) else None,
                 _points(document, "front", "Promise"),
             )
@@ -154,7 +154,7 @@ def time_cards(document: Document) -> list[Card]:
             "growth",
             "A fleet that only grows with the rate",
             f"Each period keeps what those of lower rates have. On average {money(mean)} {currency} an hour{saved}; "
-            f"if every period were planned by itself, {money(least)}.",
+            f"periods planned each by itself came to {money(least)}.",
             figures.growth(document),
             table(
                 "Fleets by period",
