@@ -92,7 +92,7 @@ def tiles(document: Document) -> list[tuple[str, str, str]]:
     if document["gap"] >= 0.0005:
         proven = (
             f"within {document['gap']:.1%}",
-            f"no fleet below {money(document['bound'])} {currency} keeps the promise; above that, time ran out",
+            f"no fleet below {money(document['bound'])} {currency} keeps the promise; the search ended there",
         )
     return [
         ("Cost an hour", f"{money(cost)} {currency}", f"{money(1000.0 * cost / ended)} per 1,000 workflows in time"),
