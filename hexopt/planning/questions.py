@@ -72,8 +72,8 @@ class Growth:
         Factor on the rate of each period, and how much of the total it is (hours, months), shape (periods,).
     fleets, costs
         The fleet of each period, money an hour.
-    alone
-        What the period's own cheapest fleet would cost, money an hour: together a bound.
+    alone, least
+        What the period's own cheapest fleet costs, and no fleet goes below, money an hour.
     verdicts
         What the simulator says of each.
     """
@@ -83,6 +83,7 @@ class Growth:
     fleets: tuple[Fleet, ...]
     costs: tuple[float, ...]
     alone: tuple[float, ...]
+    least: tuple[float, ...]
     verdicts: tuple[Verdict, ...]
 
     @property
@@ -92,8 +93,8 @@ class Growth:
 
     @property
     def bound(self) -> float:
-        """No such fleets cost less, as far as ``alone`` is proven."""
-        return float(np.dot(self.alone, self.weights))
+        """No such fleets cost less: money over all periods, by their weights."""
+        return float(np.dot(self.least, self.weights))
 
 
 def nested(
@@ -137,6 +138,7 @@ def nested(
         tuple(best[rate].fleet for rate in rates),
         tuple(best[rate].cost for rate in rates),
         tuple(plan.cost if (plan := alone[rate].plan) is not None else 0.0 for rate in rates),
+        tuple(plan.bound if (plan := alone[rate].plan) is not None else 0.0 for rate in rates),
         tuple(best[rate].verdict for rate in rates),
     )
 
