@@ -71,6 +71,13 @@ def test_a_node_takes_all_its_instances_along() -> None:
     assert Search(judge, Limits(offers), Question(target, survive="node")).cheapest().fleet[0] == alone + 2
 
 
+def test_a_node_may_hold_a_mixture() -> None:
+    kinds = options(["h100 tp4", "h100 tp2", "a100 tp4"])
+    search = Search(prover(demand(0.2, 120.0), kinds, 300.0), limits(), Question(0.9, survive="node"))
+    # Eight GPUs: two of four, one of four and two of two, or all three of two and one of four no more.
+    assert set(search.survivors((3, 3, 1))) == {(1, 3, 1), (2, 1, 1), (3, 0, 1), (3, 3, 0)}
+
+
 def test_what_is_there_is_used_first() -> None:
     kinds = options(["h100 tp4", "a100 tp4"])
     owned = (replace(priced(kinds[0], 0.0), owned=1, buyable=False), *kinds)

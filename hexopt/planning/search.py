@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import time
 from collections.abc import Callable, Iterator
@@ -214,12 +215,23 @@ class Search:
 
     def survivors(self, fleet: Fleet) -> Iterator[Fleet]:
         """What may be left of ``fleet`` after the loss that it must bear."""
-        for j, option in enumerate(self.options):
-            lost = 1
-            if self.question.survive == "node" and option.gpu in self.limits.offers:
-                lost = max(self.limits.offers[option.gpu].per_node // option.gpus, 1)
-            if self.question.survive and fleet[j]:
-                yield _changed(fleet, j, -min(lost, fleet[j]))
+        if self.question.survive == "instance":
+            yield from (_changed(fleet, j, -1) for j, n in enumerate(fleet) if n)
+        elif self.question.survive == "node":
+            for gpu in dict.fromkeys(o.gpu for o, n in zip(self.options, fleet, strict=True) if n):
+                yield from self._without_a_node(fleet, gpu)
+
+    def _without_a_node(self, fleet: Fleet, gpu: str) -> Iterator[Fleet]:
+        """``fleet`` less what may be on one node of a GPU type: as much as fits, packed as unluckily as can be."""
+        own = [j for j, o in enumerate(self.options) if o.gpu == gpu and fleet[j]]
+        offer = self.limits.offers.get(gpu)
+        size = max([self.options[j].gpus for j in own] + ([offer.per_node] if offer is not None else []))
+        for lost in itertools.product(*(range(fleet[j] + 1) for j in own)):
+            left = size - sum(n * self.options[j].gpus for n, j in zip(lost, own, strict=True))
+            more = (self.options[j].gpus for n, j in zip(lost, own, strict=True) if n < fleet[j])
+            if 0 <= left < min(more, default=math.inf):
+                gone = dict(zip(own, lost, strict=True))
+                yield tuple(n - gone.get(j, 0) for j, n in enumerate(fleet))
 
     def cheapest(self) -> Plan:
         """The cheapest fleet that keeps the promise, as far as rounds and time go.
