@@ -205,8 +205,11 @@ class Search:
         return passed
 
     def _clearly(self, fleet: Fleet) -> bool:
-        """Whether so many workflows of a refuted fleet were late that chance is out of the question."""
-        return 1.0 - self.refuted[fleet] >= _CLEARLY * (1.0 - self.question.target)
+        """Whether so many workflows of a refuted fleet were late that chance is out of the question.
+
+        Not where a node may be lost: what is on one of the slower GPUs is not paired with what is on one of the others.
+        """
+        return self.question.survive != "node" and 1.0 - self.refuted[fleet] >= _CLEARLY * (1.0 - self.question.target)
 
     def _ruled_out(self, fleet: Fleet, by: Fleet) -> bool:
         if self._clearly(by):
@@ -245,9 +248,10 @@ class Search:
         best = self._first_passing(first)
         bound = first.bound
         while best is not None or self._going():
-            model = self.model()
             if best is not None:
                 best = self._trimmed(best)
+            model = self.model()
+            if best is not None:
                 model.at_most(_below(self.cost(best)))
             found = self._until_passing(model, best)
             if isinstance(found, float):
@@ -306,8 +310,7 @@ class Search:
                 full = self._filled(fleet, best)
                 if self.judge(full, f"{why} that nothing refutes" + (", filled up" if full != fleet else "")):
                     return full
-                if full in self.refuted:
-                    model.cut(full, self._clearly(full))
+                model.cut(full, full in self.refuted and self._clearly(full))
 
     def _filled(self, fleet: Fleet, best: Fleet | None) -> Fleet:
         """``fleet`` with as much more as stays cheaper than ``best``: if that fails, so does all below it."""
