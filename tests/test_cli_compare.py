@@ -85,6 +85,17 @@ def test_the_experiment_of_the_documentation(tmp_path):
     assert len(contestants(definition)) == 4
 
 
+def test_the_bar_counts_through_all_lots():
+    from hexopt.cli.parallel import Lots
+
+    seen = []
+    progress = Lots(lambda done, total: seen.append((done, total)), 5)
+    for lot in (2, 3):
+        for done in range(lot + 1):
+            progress(done, lot)
+    assert seen == [(0, 5), (1, 5), (2, 5), (2, 5), (3, 5), (4, 5), (5, 5)]
+
+
 def test_traces_in_a_folder(hexopt, tmp_path):
     toml(tmp_path / "mine.toml", files='[{ source = "a.jsonl", training = "b.jsonl" }]')
     (tmp_path / "folder").mkdir()

@@ -73,7 +73,7 @@ def test_too_few_seeds_are_said():
 
 def test_tables(tmp_path):
     analysis = made_analysis(P95, "round-robin")
-    cell, found = analysis.results.cells[0], analysis.judgements[0]
+    cell, found = analysis.results.cells[0], analysis.judgements[analysis.results.cells[0]]
     text = latex(cell, found, "round-robin")
     rows = [line for line in text.splitlines() if line.endswith(r"\\")]
     assert len(rows) == 1 + len(P95)

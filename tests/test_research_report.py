@@ -9,7 +9,8 @@ import pytest
 from research_cases import made_analysis
 
 from hexopt.research.charts import against_rate, latency_distribution, requirement_bars, scale_curve
-from hexopt.research.report import group_charts, headline, report_html, write_report
+from hexopt.research.drawing import plotly_figure
+from hexopt.research.report import headline, report_html, write_report
 
 P95 = {
     "round-robin": [100.0, 110.0, 105.0, 98.0],
@@ -39,7 +40,7 @@ def embedded(page):
 
 def test_figures_show_what_the_runs_were(analysis):
     results = analysis.results
-    charts = {c.key: c for c in against_rate(results, analysis.by_rate(results.cells))}
+    charts = {c.key: c for c in against_rate(results, [c for c in results.cells if c.place == 0])}
     assert set(charts) == {"attainment", "p95_s", "goodput", "utilisation", "scheduler_us_per_call"}
     edf = next(s for s in charts["p95_s"].series if s.name == "edf")
     assert edf.x == [50.0, 100.0]
@@ -58,11 +59,21 @@ def test_figures_show_what_the_runs_were(analysis):
     assert scale.x == pytest.approx(np.array(cdf.x) / 10.0)
 
 
+def test_axes_hold_all_that_is_drawn(analysis):
+    for chart in (*analysis.overviews[0], *analysis.details[analysis.results.cells[0]]):
+        axis = plotly_figure(chart, analysis.styles).layout.yaxis
+        if axis.range is not None:
+            low, high = (10.0**end if axis.type == "log" else end for end in axis.range)
+            assert all(low <= y <= high for s in chart.series for y in (*s.y, *s.high))
+
+
 def test_several_deadlines_have_a_figure(analysis):
-    charts = {c.key: c for c in group_charts(analysis, analysis.results.cells)}
+    charts = {c.key: c for c in analysis.overviews[0]}
     assert charts["deadline"].series[0].x == [2.0, 3.0]
+    backwards = made_analysis(P95, "edf", slo_factors=[3.0, 2.0])
+    assert backwards.overviews[0][1].series[0].x == [2.0, 3.0]
     one = made_analysis(P95, "edf")
-    assert "deadline" not in {c.key for c in group_charts(one, one.results.cells)}
+    assert "deadline" not in {c.key for c in one.overviews[0]}
 
 
 def test_headline_says_who_was_first(analysis):
@@ -96,7 +107,7 @@ def test_svg_figures(analysis, tmp_path):
     from hexopt.research.drawing import write_svg
 
     cell = analysis.results.cells[0]
-    charts = [*group_charts(analysis, analysis.results.cells), *(
+    charts = [*analysis.overviews[0], *(
         latency_distribution(analysis.results, cell), requirement_bars(analysis.results, cell, 1000)
     )]  # fmt: skip
     for chart in charts:

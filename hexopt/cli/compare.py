@@ -144,35 +144,29 @@ def _beside(source: str, base: Path) -> str:
 def _write(out: Path, analysis: Analysis) -> list[Path]:
     """Everything but the manifest."""
     from hexopt.cli import console
-    from hexopt.research.charts import cell_charts
     from hexopt.research.comparison import as_rows
     from hexopt.research.drawing import NEEDS_MATPLOTLIB, write_svg
-    from hexopt.research.report import group_charts, write_report
+    from hexopt.research.report import write_report
     from hexopt.research.results import write_results
     from hexopt.research.tables import latex, write_csv
 
     for folder in (out, out / "tables", out / "figures"):
         folder.mkdir(parents=True, exist_ok=True)
     files = write_results(analysis.results, out)
-    cells = analysis.results.cells
-    rows = [
-        row for cell, found in zip(cells, analysis.judgements, strict=True) for m in found for row in as_rows(cell, m)
-    ]
+    judged = analysis.judgements
+    rows = [row for cell, found in judged.items() for metric in found for row in as_rows(cell, metric)]
     write_csv(out / "tables" / "comparison.csv", rows)
     files.append(out / "tables" / "comparison.csv")
-    for cell, found in zip(cells, analysis.judgements, strict=True):
+    for cell, found in judged.items():
         file = out / "tables" / f"{_name(cell)}.tex"
         file.write_text(latex(cell, found, analysis.baseline), encoding="utf-8")
         files.append(file)
     if find_spec("matplotlib") is None:
         console.note(NEEDS_MATPLOTLIB, style="dim")
     else:
-        charts = [(f"{g[0].trace}-{g[0].cluster}", c) for g in analysis.groups() for c in group_charts(analysis, g)]
-        charts += [
-            (_name(cell), c)
-            for cell in cells
-            for c in cell_charts(analysis.results, cell, analysis.definition.workflows)
-        ]
+        groups = [f"{cells[0].trace}-{cells[0].cluster}" for cells in analysis.groups()]
+        drawn = dict(zip(groups, analysis.overviews, strict=True)) | {_name(c): d for c, d in analysis.details.items()}
+        charts = [(name, chart) for name, found in drawn.items() for chart in found]
         for prefix, chart in charts:
             files.append(out / "figures" / f"{prefix}-{chart.key}.svg")
             write_svg(files[-1], chart, analysis.styles)
@@ -193,7 +187,7 @@ def _print(analysis: Analysis) -> None:
     from hexopt.cli import console
     from hexopt.research.tables import best_of, shown
 
-    for cell, found in zip(analysis.results.cells, analysis.judgements, strict=True):
+    for cell, found in analysis.judgements.items():
         title = f"{cell.trace} on {cell.cluster} at {cell.rate_label}, deadline {cell.deadline}"
         table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
         table.add_column("policy", no_wrap=True)

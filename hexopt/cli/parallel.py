@@ -42,12 +42,12 @@ def runner(
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     with (
         console.counting_bar(title) as progress,
-        Runner(jobs, ray=ray, store=resume, progress=progress if total is None else _Lots(progress, total)) as made,
+        Runner(jobs, ray=ray, store=resume, progress=progress if total is None else Lots(progress, total)) as made,
     ):
         yield made
 
 
-class _Lots:
+class Lots:
     """Several lots of work as one: each begins with a report of none done."""
 
     def __init__(self, progress: Callable[[int, int], None], total: int) -> None:

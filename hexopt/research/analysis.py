@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from hexopt.report.figures import policy_styles
+from hexopt.research.charts import Chart, against_deadline, against_rate, cell_charts
 from hexopt.research.comparison import Judgement, judge
 from hexopt.research.definition import Definition
 from hexopt.research.metrics import LEAST_FOR_REQ99, Metric, shown_metrics
@@ -36,9 +37,20 @@ class Analysis:
         return shown_metrics(self.definition.workflows)
 
     @cached_property
-    def judgements(self) -> list[list[list[Judgement]]]:
-        """Of each cell, of each metric, of each policy."""
-        return [[judge(self.results, cell, m, self.baseline) for m in self.metrics] for cell in self.results.cells]
+    def judgements(self) -> dict[Cell, list[list[Judgement]]]:
+        """Of each cell: of each metric, of each policy."""
+        cells = self.results.cells
+        return {cell: [judge(self.results, cell, m, self.baseline) for m in self.metrics] for cell in cells}
+
+    @cached_property
+    def overviews(self) -> list[list[Chart]]:
+        """Of each group: figures over its rates, and over its deadlines where there are several."""
+        return [self._overview(cells) for cells in self.groups()]
+
+    @cached_property
+    def details(self) -> dict[Cell, list[Chart]]:
+        """Figures of each cell."""
+        return {cell: cell_charts(self.results, cell, self.definition.workflows) for cell in self.results.cells}
 
     @cached_property
     def styles(self) -> dict[str, tuple[str, str]]:
@@ -50,9 +62,19 @@ class Analysis:
         numbers = dict.fromkeys(cell.setting for cell in self.results.cells)
         return [[cell for cell in self.results.cells if cell.setting == number] for number in numbers]
 
-    def by_rate(self, cells: Sequence[Cell]) -> list[Cell]:
-        """Those of a group at the first deadline."""
-        return [cell for cell in cells if cell.place == 0]
+    def _overview(self, cells: Sequence[Cell]) -> list[Chart]:
+        charts = against_rate(self.results, [cell for cell in cells if cell.place == 0])
+        d = self.definition
+        deadlines = d.slo_factors or d.slos
+        if len(deadlines) > 1:
+            # At the heaviest load that the cluster can carry, or the lightest of all.
+            carried = [c for c in cells if c.load is None or c.load <= 1.0]
+            rate = max(c.rate for c in carried) if carried else min(c.rate for c in cells)
+            there = sorted((c for c in cells if c.rate == rate), key=lambda c: deadlines[c.place])
+            x_title = "Deadline (× mean stand-alone latency)" if d.slo_factors else "Deadline (s)"
+            x_title += f", at {there[0].rate_label}"
+            charts.insert(1, against_deadline(self.results, there, sorted(deadlines), x_title))
+        return charts
 
     def warnings(self) -> list[str]:
         """What the numbers cannot carry."""

@@ -66,6 +66,7 @@ _AGAINST_RATE = (
 
 def against_rate(results: Results, cells: Sequence[Cell]) -> list[Chart]:
     """Figures over the rates of ``cells``, which share trace, cluster and deadline."""
+    cells = sorted(cells, key=lambda cell: cell.rate)
     loads = all(cell.load is not None for cell in cells)
     x = [100.0 * cell.load if cell.load is not None else cell.rate for cell in cells]
     x_title = "Arrival rate (% of capacity)" if loads else "Arrival rate (workflows/s)"

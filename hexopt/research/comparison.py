@@ -95,7 +95,7 @@ def as_rows(cell: Cell, judgements: Sequence[Judgement]) -> list[dict[str, Any]]
     for j in judgements:
         row: dict[str, Any] = {**cell.keys(), "policy": j.policy, "metric": j.metric.key, **asdict(j.value)}
         for name, versus in (("baseline", j.baseline), ("best_other", j.best_other)):
-            figures = (None,) * 6
+            figures: tuple[Any, ...] = (None,) * 6
             if versus is not None:
                 e = versus.estimate
                 figures = (versus.other, e.mean, e.low, e.high, versus.p, versus.effect)

@@ -34,12 +34,11 @@ def plotly_figure(chart: Chart, styles: Styles) -> go.Figure:
         figure.add_trace(_trace(chart, series, styles[series.name], number))
     if chart.log_x:
         figure.update_xaxes(type="log", **_ticks(chart, "x"))
-    low, high = chart.y_range or (None, None)
     if chart.log_y:
         figure.update_yaxes(type="log", **_ticks(chart, "y"))
-        low, high = (None if bound is None else math.log10(bound) for bound in (low, high))
     if chart.y_range is not None:
-        figure.update_yaxes(range=[low, high])
+        bounds = _bounds(chart)
+        figure.update_yaxes(range=[math.log10(bound) for bound in bounds] if chart.log_y else list(bounds))
     return figure
 
 
@@ -61,9 +60,9 @@ def _trace(chart: Chart, series: Series, style: tuple[str, str], number: int) ->
     line = {"color": colour, "dash": dash, "width": 2}
     if chart.kind == "steps":
         hover = f"{series.name}<br>within %{{x:.3g}}: %{{y:.1f}}%<extra></extra>"
-        return go.Scatter(
-            x=series.x, y=series.y, name=series.name, mode="lines", line=line | {"shape": "hv"}, hovertemplate=hover
-        )
+        # Numbers with all their digits would be most of the page.
+        x, y = ([float(f"{v:.5g}") for v in values] for values in (series.x, series.y))
+        return go.Scatter(x=x, y=y, name=series.name, mode="lines", line=line | {"shape": "hv"}, hovertemplate=hover)
     marker = {"symbol": _MARKERS[number % len(_MARKERS)], "size": 7}
     return go.Scatter(
         x=series.x, y=series.y, name=series.name, mode="lines+markers", line=line, marker=marker, error_y=errors,
@@ -85,6 +84,15 @@ def _ticks(chart: Chart, axis: str) -> dict[str, Any]:
     decades = math.log10(max(values) / min(values)) if values else 0.0
     ticks = [digit * 10.0**power for power in range(-4, 8) for digit in ((1, 2, 5) if decades < 2.5 else (1,))]
     return {"tickvals": ticks, "ticktext": [f"{tick:,g}" for tick in ticks]}
+
+
+def _bounds(chart: Chart) -> tuple[float, float]:
+    """Ends of the y axis; the upper one a little above all that is drawn where the chart leaves it open."""
+    low, high = chart.y_range or (0.0, None)
+    if high is not None:
+        return low, high
+    most = max((v for s in chart.series for v in (*s.y, *s.high) if math.isfinite(v)), default=1.0)
+    return low, max(most * (1.3 if chart.log_y else 1.06), low + 1e-9)
 
 
 def write_svg(path: Path, chart: Chart, styles: Styles) -> None:
@@ -118,7 +126,7 @@ def write_svg(path: Path, chart: Chart, styles: Styles) -> None:
                     places, series.y, width, label=series.name, color=colour, yerr=errors, hatch=hatch,
                     error_kw={"elinewidth": 0.7, "capsize": 1.5},
                 )  # fmt: skip
-                axes.set_xticks(range(len(series.x)), series.x)
+                axes.set_xticks(range(len(series.x)), [str(x) for x in series.x])
             elif chart.kind == "steps":
                 axes.step(
                     series.x, series.y, where="post", label=series.name, color=colour,
@@ -144,7 +152,7 @@ def write_svg(path: Path, chart: Chart, styles: Styles) -> None:
                 axis.set_ticks([v for v, _ in shown], [t for _, t in shown])
                 axis.set_minor_locator(NullLocator())
         if chart.y_range is not None:
-            axes.set_ylim(*chart.y_range)
+            axes.set_ylim(*_bounds(chart))
         figure.legend(loc="outside lower center", ncols=2, frameon=False, fontsize=7)
         with atomic_write(path, "wb") as stream:
             figure.savefig(stream, format="svg", metadata={"Date": None})

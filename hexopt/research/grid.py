@@ -124,7 +124,7 @@ def cells_of(definition: Definition, shared: Shared, capacities: Sequence[float]
     """
     cells = []
     for number, setting in enumerate(shared.settings):
-        loads = definition.loads or [None] * len(definition.rates)
+        loads: list[float | None] = [*definition.loads] or [None] * len(definition.rates)
         rates = definition.rates or [load * capacities[number] for load in definition.loads]
         for load, rate in zip(loads, rates, strict=True):
             spare = rate * setting.longest_deadline

@@ -59,7 +59,7 @@ def busy_share(run: Run, begin: float, end: float) -> float:
         starts, ends = start[here][order], finish[here][order]
         covered = np.maximum.accumulate(np.concatenate([[begin], ends]))[:-1] if starts.size else starts
         busy += float(np.maximum(ends - np.maximum(starts, covered), 0.0).sum())
-    return busy / ((end - begin) * run.instance.shape[0])
+    return busy / ((end - begin) * len(run.instance))
 
 
 def per_workflow(

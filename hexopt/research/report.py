@@ -15,7 +15,7 @@ from plotly.offline import get_plotlyjs
 from hexopt.atomic import atomic_write
 from hexopt.report.page import display_name, swatch
 from hexopt.research.analysis import Analysis
-from hexopt.research.charts import Chart, against_deadline, against_rate, cell_charts
+from hexopt.research.charts import Chart
 from hexopt.research.comparison import Judgement, Versus
 from hexopt.research.drawing import plotly_figure
 from hexopt.research.metrics import Metric
@@ -36,31 +36,14 @@ def write_report(path: str | Path, analysis: Analysis) -> None:
         stream.write(page)
 
 
-def group_charts(analysis: Analysis, cells: Sequence[Cell]) -> list[Chart]:
-    """Figures of a trace on a cluster over its rates, and over its deadlines where there are several."""
-    d, results = analysis.definition, analysis.results
-    charts = against_rate(results, analysis.by_rate(cells))
-    deadlines = d.slo_factors or d.slos
-    if len(deadlines) > 1:
-        # At the heaviest load that the cluster can carry, or the lightest of all.
-        carried = [c for c in cells if c.load is None or c.load <= 1.0] or list(cells)
-        rate = max(c.rate for c in carried)
-        x_title = "Deadline (× mean stand-alone latency)" if d.slo_factors else "Deadline (s)"
-        there = [c for c in cells if c.rate == rate]
-        chart = against_deadline(results, there, deadlines, f"{x_title}, at {there[0].rate_label}")
-        charts.insert(1, chart)
-    return charts
-
-
 def report_html(analysis: Analysis) -> str:
     """Text of the page that :func:`write_report` writes."""
     groups = analysis.groups()
     cells = analysis.results.cells
-    judged = {id(cell): j for cell, j in zip(cells, analysis.judgements, strict=True)}
     panels, data = [], []
     for k, group in enumerate(groups):
-        overview = group_charts(analysis, group)
-        details = [cell_charts(analysis.results, cell, analysis.definition.workflows) for cell in group]
+        overview = analysis.overviews[k]
+        details = [analysis.details[cell] for cell in group]
         data.append(
             f'{{"overview":{_figures(overview, analysis)},'
             f'"cells":[{",".join(_figures(charts, analysis) for charts in details)}]}}'
@@ -86,7 +69,7 @@ def report_html(analysis: Analysis) -> str:
                 ),
                 tables="".join(
                     f'<div class="cell" {"" if n == _busiest(group) else "hidden"}>'
-                    f"{table_html(judged[id(cell)], analysis)}</div>"
+                    f"{table_html(analysis.judgements[cell], analysis)}</div>"
                     for n, cell in enumerate(group)
                 ),
             )
@@ -162,8 +145,7 @@ def headline(analysis: Analysis, cells: Sequence[Cell]) -> str:
     """What a trace on a cluster showed, in one sentence: who has the shortest P95 in how many of its cells."""
     wins: dict[str, int] = {}
     for cell in cells:
-        number = analysis.results.cells.index(cell)
-        p95 = next(j for j in analysis.judgements[number] if j[0].metric.key == "p95_s")
+        p95 = next(j for j in analysis.judgements[cell] if j[0].metric.key == "p95_s")
         best = best_of(p95)
         if best is not None:
             wins[best] = wins.get(best, 0) + 1
@@ -186,7 +168,7 @@ def table_html(by_metric: Sequence[Sequence[Judgement]], analysis: Analysis) -> 
             j = judged[number]
             text = escape(with_range(j.value, j.metric.percent))
             text = f"<strong>{text}</strong>" if j.policy == winner else text
-            notes = _versus(j.baseline, j.metric, "baseline") + _versus(j.best_other, j.metric, "best other")
+            notes = _versus(j.baseline, j.metric, "base") + _versus(j.best_other, j.metric, "best")
             cells.append(f"<td>{text}{notes}</td>")
         body.append(
             f'<tr><th scope="row">{swatch(analysis.styles[first.policy])}{escape(display_name(first.policy))}</th>'
@@ -195,8 +177,9 @@ def table_html(by_metric: Sequence[Sequence[Judgement]], analysis: Analysis) -> 
     return (
         f'<div class="scroll"><table><thead><tr><th scope="col">Policy</th>{head}</tr></thead>'
         f"<tbody>{''.join(body)}</tbody></table></div>"
-        '<p class="note">Mean [95% interval] over the seeds. Beneath: against the baseline, and against the best other '
-        "policy, as times better (latency, Req) or the difference; strong where p, corrected by Holm, is below 5%.</p>"
+        '<p class="note">Mean [95% interval] over the seeds. Beneath: against the baseline (base) and the best other '
+        "policy (best), as times better (latency, Req) or the difference (pp: percentage points); strong where p, "
+        "corrected by Holm, is below 5%.</p>"
     )
 
 
@@ -205,7 +188,7 @@ def _versus(versus: Versus | None, metric: Metric, name: str) -> str:
         return ""
     e = versus.estimate
     scale = 100.0 if metric.percent else 1.0
-    text = f"{e.mean:.2f}×" if metric.by_ratio else f"{e.mean * scale:+.3g}{' points' if metric.percent else ''}"
+    text = f"{e.mean:.2f}×" if metric.by_ratio else f"{e.mean * scale:+.3g}{' pp' if metric.percent else ''}"
     low, high = shown(e.low * scale), shown(e.high * scale)
     hint = f"against {versus.other}: [{low}, {high}], p = {versus.p:.3g}, rank-biserial {versus.effect:+.2f}"
     sure = ' class="sure"' if versus.p < 0.05 else ""

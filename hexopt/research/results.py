@@ -68,12 +68,16 @@ class Results:
     capacities: list[float]
     rows: list[dict[str, Any]] = field(default_factory=list)
     workflows: list[dict[str, NDArray[Any]]] = field(default_factory=list)
+    _reported_rows: list[dict[str, Any]] = field(default_factory=list, init=False, repr=False)
+    _places: dict[tuple[Cell, str], list[int]] = field(default_factory=dict, init=False, repr=False)
 
     def add(
         self, cell: Cell, label: str, ran: str, seed: int, row: dict[str, Any], workflows: dict[str, NDArray[Any]]
     ) -> None:
         """A reported run."""
+        self._places.setdefault((cell, label), []).append(len(self.workflows))
         self.rows.append(_row(cell, REPORTED, label, ran, seed, row))
+        self._reported_rows.append(self.rows[-1])
         self.workflows.append(workflows)
 
     def add_tuning(self, cell: Cell, label: str, ran: str, seed: int, row: dict[str, Any]) -> None:
@@ -83,17 +87,16 @@ class Results:
     @property
     def reported(self) -> list[dict[str, Any]]:
         """Rows of the reported runs."""
-        return [row for row in self.rows if row["phase"] == REPORTED]
+        return self._reported_rows
 
     @property
     def policies(self) -> list[str]:
         """Labels, in order."""
-        return list(dict.fromkeys(row["policy"] for row in self.reported))
+        return list(dict.fromkeys(policy for _, policy in self._places))
 
     def of(self, cell: Cell, policy: str) -> list[dict[str, Any]]:
         """Reported rows of a policy in a cell, by seed."""
-        keys = cell.keys() | {"policy": policy, "phase": REPORTED}
-        return [row for row in self.rows if all(row[k] == v for k, v in keys.items())]
+        return [self._reported_rows[place] for place in self._places.get((cell, policy), ())]
 
     def values(self, cell: Cell, policy: str, metric: str) -> NDArray[np.float64]:
         """A figure of a policy in a cell, shape (seeds,); NaN where there is none."""
@@ -102,12 +105,7 @@ class Results:
 
     def pooled(self, cell: Cell, policy: str, column: str) -> NDArray[np.float64]:
         """A column of the measured workflows of a policy in a cell, over all seeds."""
-        keys = cell.keys() | {"policy": policy}
-        found = [
-            workflows[column]
-            for row, workflows in zip(self.reported, self.workflows, strict=True)
-            if all(row[k] == v for k, v in keys.items())
-        ]
+        found = [self.workflows[place][column] for place in self._places.get((cell, policy), ())]
         return np.concatenate(found) if found else np.zeros(0)
 
 
