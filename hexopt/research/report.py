@@ -20,7 +20,7 @@ from hexopt.research.comparison import Judgement, Versus
 from hexopt.research.drawing import plotly_figure
 from hexopt.research.metrics import Metric
 from hexopt.research.results import Cell
-from hexopt.research.tables import best_of, shown, with_range
+from hexopt.research.tables import best_of, shown
 
 
 def write_report(path: str | Path, analysis: Analysis) -> None:
@@ -166,8 +166,11 @@ def table_html(by_metric: Sequence[Sequence[Judgement]], analysis: Analysis) -> 
         cells = []
         for judged, winner in zip(by_metric, best, strict=True):
             j = judged[number]
-            text = escape(with_range(j.value, j.metric.percent))
+            text = escape(shown(j.value.mean, j.metric.percent))
             text = f"<strong>{text}</strong>" if j.policy == winner else text
+            if math.isfinite(j.value.low):
+                low, high = (shown(end, j.metric.percent) for end in (j.value.low, j.value.high))
+                text += f"<small>[{low}, {high}]</small>"
             notes = _versus(j.baseline, j.metric, "base") + _versus(j.best_other, j.metric, "best")
             cells.append(f"<td>{text}{notes}</td>")
         body.append(
