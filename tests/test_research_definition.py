@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 from research_cases import SMALL, TUNED, small, toml
 
-from hexopt.policies.registry import POLICIES, PolicyError
+from hexopt.policies.registry import POLICIES, PolicyError, make_policy
 from hexopt.research import Definition, DefinitionError, load_definition
 from hexopt.research.contestants import KNOW_THE_TRUTH, contestants, read_sources, register
 from hexopt.research.definition import EXPERIMENTS
@@ -67,6 +67,7 @@ def test_errors_name_the_file_and_the_field(tmp_path, changes, says):
         (TUNED_TOML, {"tuning_seeds": "[1, 5]"}, "tuning_seeds: 1 is among the seeds that are reported"),
         ((*TUNED_TOML[:3], "values = [0.0]"), {}, "tuned[0].values: List should have at least 2 items"),
         ((*TUNED_TOML, 'metric = "speed"'), {}, "tuned[0].metric: expected one of attainment, p95_s"),
+        ((*TUNED_TOML, 'metric = "req99"'), {}, "tuned: metric req99 takes 1000 workflows a run, here are 20"),
         (TUNED_TOML * 2, {}, "tuned: two are called 'hexgen-flow (alpha tuned)'"),
     ],
 )
@@ -104,6 +105,20 @@ def test_all_stands_for_those_that_are_not_named():
 def test_deadlines_have_names():
     assert deadline_labels(small(slo_factors=[1.5, 3.0])) == ["1.5x", "3x"]
     assert deadline_labels(Definition.model_validate({**SMALL, "slo_factors": [], "slos": [60]})) == ["60 s"]
+
+
+def test_policy_files_may_postpone_their_annotations(tmp_path):
+    path = tmp_path / "mine.py"
+    path.write_text(
+        "from __future__ import annotations\nfrom dataclasses import dataclass\nfrom typing import ClassVar\n"
+        "from hexopt.policies.policy import Policy\n"
+        "@dataclass(frozen=True)\nclass A(Policy):\n    much: float = 1.0\n    name: ClassVar[str] = 'mine'\n"
+    )
+    try:
+        assert register(*read_sources([path])) == ("mine",)
+        assert make_policy("mine:much=2").much == 2.0
+    finally:
+        POLICIES.pop("mine", None)
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import sys
 import types
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -73,9 +74,11 @@ def register(source: Source) -> tuple[str, ...]:
         If it fails, has no policy, or one whose name is taken.
     """
     module = types.ModuleType(f"hexopt_policies_{hashlib.sha256(source.text.encode()).hexdigest()[:16]}")
+    sys.modules[module.__name__] = module  # where dataclasses look up what annotations mean
     try:
         exec(compile(source.text, source.name, "exec", dont_inherit=True), module.__dict__)
     except Exception as error:
+        del sys.modules[module.__name__]
         raise DefinitionError(f"policy_files: {source.name}: {type(error).__name__}: {error}") from error
     found = [
         value

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from hexopt.research.metrics import METRICS
+from hexopt.research.metrics import LEAST_FOR_REQ99, METRICS
 
 EXPERIMENTS: Mapping[str, Path] = MappingProxyType(
     {path.stem: path for path in sorted(Path(str(files("hexopt.research").joinpath("experiments"))).glob("*.toml"))}
@@ -123,6 +123,8 @@ class Definition(_Strict):
         stems = [Path(name).stem for name in self.clusters]
         if len(set(stems)) < len(stems):
             raise ValueError(f"clusters: two are called {next(x for x in stems if stems.count(x) > 1)!r}")
+        if self.workflows < LEAST_FOR_REQ99 and any(t.metric == "req99" for t in self.tuned):
+            raise ValueError(f"tuned: metric req99 takes {LEAST_FOR_REQ99} workflows a run, here are {self.workflows}")
         both = set(self.seed_list) & set(self.tuning_seed_list)
         if self.tuned and both:
             raise ValueError(f"tuning_seeds: {min(both)} is among the seeds that are reported; expected others")
