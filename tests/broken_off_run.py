@@ -13,10 +13,22 @@ import parallel_work as work
 import pytest
 
 
+def heed_ctrl_c() -> None:
+    """In a new process: Ctrl-C counts, also where the tests themselves run in the background and ignore it."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def started(folder: Path, *arguments: object) -> subprocess.Popen[str]:
     """A run in a process group of its own, as a terminal starts it, which has finished all that it can."""
     command = (sys.executable, work.__file__, folder, *map(str, arguments))
-    run = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    run = subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        preexec_fn=heed_ctrl_c,
+    )
     waiting = range(work.OPEN_ITEMS, work.OPEN_ITEMS + int(str(arguments[0])))
     while not all(any(folder.glob(f"began-{item}-*")) for item in waiting):
         assert run.poll() is None, run.communicate()

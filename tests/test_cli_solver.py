@@ -44,9 +44,9 @@ def test_solve_prints_a_plan_that_costs_what_it_says(hexopt, file):
     assert result.code == 0 and row["solver"] == "annealing" and row["bound"] is None
     assert row["objective"] == evaluate(SOME, row["instance"], row["order"]).objective
     pytest.importorskip("pulp", reason="needs the extra hexopt[exact]")
-    exact = json.loads(hexopt("solve", file, "--solver", "exact", "--time-limit", "20", "--json").out)
+    exact = json.loads(hexopt("solve", file, "--solver", "exact", "--time-limit", "100", "--json").out)
     assert exact["status"] == "optimal" and exact["objective"] <= row["objective"] + 1e-9
-    table = hexopt("solve", file, "--solver", "exact", "--time-limit", "20")
+    table = hexopt("solve", file, "--solver", "exact", "--time-limit", "100")
     assert "exact: optimal" in table.out and "gap 0.00%" in table.out
 
 

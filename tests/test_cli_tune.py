@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from broken_off_run import wait_until_gone
+from broken_off_run import heed_ctrl_c, wait_until_gone
 from command_line import call, spawn
 
 from hexopt.objective import make_objective, weights_of
@@ -64,7 +64,7 @@ def test_a_search_that_is_broken_off_keeps_what_it_has_and_leaves_nobody_behind(
     command = [script, *RUN[:-1], 2, "--policy", "greedy-urgency", "--trials", 5000, "--resume", tmp_path]
     run = subprocess.Popen(
         [str(part) for part in command], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        start_new_session=True,
+        start_new_session=True, preexec_fn=heed_ctrl_c,
     )  # fmt: skip
     while not any(tmp_path.rglob("*.pickle")):
         assert run.poll() is None, run.communicate()
