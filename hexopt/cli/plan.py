@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from hexopt.planning.document import Answers
     from hexopt.planning.fleet import Limits, Option
     from hexopt.planning.proof import Prover
-    from hexopt.planning.search import Plan, Question, Round
+    from hexopt.planning.search import Plan, Question, Round, Search
 
 _FRONT = "90%,95%,99%,99.9%"
 
@@ -108,7 +108,7 @@ def plan(
         return
     from hexopt.parallel import Runner
     from hexopt.planning.proof import Prover, Setting
-    from hexopt.planning.search import Question
+    from hexopt.planning.search import Question, Search
     from hexopt.policies.registry import make_policy
 
     if maximize is not None and budget is None:
@@ -138,15 +138,14 @@ def plan(
         with console.live_line() as say:
             told = _teller(say, options, catalogue.currency)
             found = _search(prover, limits, question, told, maximize is not None)
-            answers = _answers(prover, limits, question, found, asked, told, seed, page is not None)
-    _print(found, setting, limits, question, catalogue, answers, as_json, out, page)
+            search = Search(prover, limits, question)
+            answers = _answers(search, found, asked, told, seed, page is not None)
+    _print(found, search, catalogue, answers, as_json, out, page)
 
 
 def _print(
     found: Plan,
-    setting: Any,
-    limits: Limits,
-    question: Question,
+    search: Search,
     catalogue: Catalogue,
     answers: Answers,
     as_json: bool,
@@ -159,12 +158,13 @@ def _print(
     from hexopt.cluster import cluster_toml
     from hexopt.planning.document import document_of
     from hexopt.planning.fleet import cluster_of
-    from hexopt.planning.work import work_of
 
+    setting = search.prover.setting
     names = ", ".join(service.name for service in setting.demand.services)
     title = f"{names} at {setting.demand.rate:.3g} workflows/s"
-    work = work_of(setting.demand, [o.instance for o in setting.options], question.target, question.classes)
-    document = document_of(found, setting, limits, question, work, catalogue.currency, answers, title)
+    document = document_of(
+        found, setting, search.limits, search.question, search.work, catalogue.currency, answers, title
+    )
     if out is not None:
         with atomic_write(out) as stream:
             cluster = cluster_of(setting.options, found.fleet)
@@ -254,9 +254,7 @@ def _search(prover: Prover, limits: Limits, question: Question, told: Callable[[
 
 
 def _answers(
-    prover: Prover,
-    limits: Limits,
-    question: Question,
+    search: Search,
     found: Plan,
     asked: dict[str, Any],
     told: Callable[[Round], None],
@@ -266,8 +264,8 @@ def _answers(
     from hexopt.planning import questions
     from hexopt.planning.document import Answers
     from hexopt.planning.placement import placement
-    from hexopt.planning.search import Search
 
+    prover, limits, question = search.prover, search.limits, search.question
     sustained, more = questions.one_more(prover, question, found.fleet) if asked["one_more"] else (float("nan"), [])
     growth, labels = None, list[str]()
     if asked["growth"]:
@@ -281,7 +279,7 @@ def _answers(
     return Answers(
         front=questions.front(prover, limits, question, asked["targets"], told) if asked["targets"] else (),
         sweep=questions.sweep(prover, limits, question, asked["rates"], told) if asked["rates"] else (),
-        shadow=Search(prover, limits, question).model().shadow_prices(),
+        shadow=search.model().shadow_prices(),
         sustained=sustained,
         more=more,
         sensitivity=questions.sensitivity(prover, found.fleet) if everything else (),

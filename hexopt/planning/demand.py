@@ -106,6 +106,8 @@ class Demand:
 
     def at(self, factor: float) -> Demand:
         """The same demand at ``factor`` times the rate; what was compiled is kept."""
+        if factor == 1.0:
+            return self
         services = tuple(Service(s.name, s.workflows, s.rate * factor, s.slo) for s in self.services)
         other = Demand(services, self.arrivals, self.burstiness)
         other.__dict__["workload"] = self.workload
@@ -115,6 +117,12 @@ class Demand:
     def workload(self) -> Workload:
         """All services' workflows, compiled."""
         return Workload([w for service in self.services for w in service.workflows])
+
+    @property
+    def longest(self) -> int:
+        """Prompt and output tokens of the longest call."""
+        stage = self.workload.template_stages()
+        return int((stage["prompt"].astype(np.int64) + stage["output"]).max())
 
     @property
     def deadline(self) -> NDArray[np.float64]:

@@ -26,11 +26,9 @@ def check_possible(demand: Demand, options: Sequence[Option], target: float) -> 
     """
     if not options:
         raise NoFleetError("nothing is on offer that can serve the LLM: no GPU of the catalogue holds it")
-    stage = demand.workload.template_stages()
-    longest = int((stage["prompt"].astype(np.int64) + stage["output"]).max())
     context = max(option.instance.max_model_len for option in options)
-    if longest > context:
-        raise NoFleetError(f"a call has {longest} tokens, but the longest context of any option is {context}")
+    if demand.longest > context:
+        raise NoFleetError(f"a call has {demand.longest} tokens, but the longest context of any option is {context}")
     coef = np.array([option.instance.coef for option in options])
     budgets = np.array([float(option.instance.max_num_batched_tokens) for option in options])
     alone, _, _ = critical_paths(demand.workload, coef, budgets, sizes_of(demand).cached)
@@ -53,8 +51,7 @@ def explain(search: Search, limits: Limits) -> str:
     A number is called needed where the model proves it, and enough where a simulated fleet does.
     """
     free = Limits({gpu: replace(offer, max=None) for gpu, offer in limits.offers.items()}, spot_share=limits.spot_share)
-    best = max(search.rounds, key=lambda r: r.attainment, default=None)
-    said = [_best(search)] if best is not None else []
+    said = [_best(search)] if search.rounds else []
     if math.isfinite(limits.budget):
         said += _without(search, replace(limits, budget=math.inf), "budget", limits)
     for gpu, offer in limits.offers.items():
@@ -62,7 +59,7 @@ def explain(search: Search, limits: Limits) -> str:
             offers = {**limits.offers, gpu: replace(offer, max=None)}
             said += _without(search, replace(limits, offers=offers), gpu, limits)
     limited = [gpu for gpu, offer in limits.offers.items() if offer.max is not None]
-    if len(said) == (best is not None) and (len(limited) > 1 or (limited and math.isfinite(limits.budget))):
+    if len(said) == bool(search.rounds) and (len(limited) > 1 or (limited and math.isfinite(limits.budget))):
         said += _without(search, free, "", limits)
     return "; ".join(said) or "no fleet keeps the promise, however large: the deadline is too near for the queues"
 

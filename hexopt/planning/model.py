@@ -165,7 +165,7 @@ class FleetModel:
     def _row(self, terms: Iterable[tuple[Any, float]], right: float, sense: str, name: str) -> None:
         # Built from a dictionary: sums of expressions would take most of the time.
         expression = self.pulp.LpAffineExpression({x: float(c) for x, c in terms})
-        kind = {"==": self.pulp.LpConstraintEQ, "<=": self.pulp.LpConstraintLE, ">=": self.pulp.LpConstraintGE}[sense]
+        kind = {"==": self.pulp.LpConstraintEQ, "<=": self.pulp.LpConstraintLE}[sense]
         self.problem += self.pulp.LpConstraint(expression, kind, name, right)
 
     def cut(self, fleet: Fleet, clearly: bool = False) -> None:
@@ -225,8 +225,7 @@ class FleetModel:
     def richest(self, worth: Sequence[float], time_limit: float) -> Fleet:
         """A fleet of most ``worth``, the sum over its instances, within the model; empty where none was found."""
         self.problem.setObjective(-self.pulp.lpSum(w * n for w, n in zip(worth, self.count, strict=True)))
-        solver = self.pulp.HiGHS(msg=False, timeLimit=time_limit, gapRel=0.01, threads=1)
-        self.problem.solve(solver)
+        self.problem.solve(self._solver("highs", time_limit, 0.01))
         self.problem.setObjective(self._total)
         found = self.problem.sol_status in (self.pulp.LpSolutionOptimal, self.pulp.LpSolutionIntegerFeasible)
         return tuple(round(count.value()) for count in self.count) if found else ()
@@ -260,10 +259,9 @@ class FleetModel:
             **size, build_seconds=self.build_seconds, solve_seconds=seconds,
         )  # fmt: skip
 
-    def _solver(self, backend: Backend, time_limit: float | None) -> Any:
-        if backend == "cbc":
-            return self.pulp.PULP_CBC_CMD(msg=False, timeLimit=time_limit, gapRel=1e-9, threads=1)
-        return self.pulp.HiGHS(msg=False, timeLimit=time_limit, gapRel=1e-9, threads=1)
+    def _solver(self, backend: Backend, time_limit: float | None, gap: float = 1e-9) -> Any:
+        kind = self.pulp.PULP_CBC_CMD if backend == "cbc" else self.pulp.HiGHS
+        return kind(msg=False, timeLimit=time_limit, gapRel=gap, threads=1)
 
 
 def useful_points(efficiency: Efficiency, k: int) -> list[tuple[int, int]]:

@@ -78,9 +78,9 @@ class Sample:
 def sample(setting: Setting, job: tuple[Fleet, int, float]) -> Sample:
     """Simulate ``job``: a fleet, a seed, and a factor on the rate."""
     fleet, seed, factor = job
-    demand = setting.demand if factor == 1.0 else setting.demand.at(factor)
+    demand = setting.demand.at(factor)
     services = len(demand.services)
-    if sum(fleet) == 0 or _longest(demand) > longest_context(cluster_of(setting.options, fleet)):
+    if sum(fleet) == 0 or demand.longest > longest_context(cluster_of(setting.options, fleet)):
         return Sample((0.0,) * services, math.nan, 0.0)
     run, picks = run_of(setting, fleet, seed, factor)
     first, last = setting.window
@@ -103,7 +103,7 @@ def sample(setting: Setting, job: tuple[Fleet, int, float]) -> Sample:
 
 def run_of(setting: Setting, fleet: Fleet, seed: int, factor: float = 1.0) -> tuple[Run, NDArray[np.int64]]:
     """The run itself, and the template of each of its workflows."""
-    demand = setting.demand if factor == 1.0 else setting.demand.at(factor)
+    demand = setting.demand.at(factor)
     cluster = cluster_of(setting.options, fleet)
     picks, arrivals = demand.sample(setting.seconds, seed)
     jobs = demand.workload.draw(picks, arrivals, demand.deadline[picks])
@@ -129,12 +129,6 @@ class _Key:
 def _training(key: _Key, fleet: Fleet) -> Training:
     demand = key.setting.demand
     return train(demand.pilot(), demand.workload.kinds, cluster_of(key.setting.options, fleet))
-
-
-@lru_cache(maxsize=4)
-def _longest(demand: Demand) -> int:
-    stage = demand.workload.template_stages()
-    return int((stage["prompt"].astype(np.int64) + stage["output"]).max())
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from hexopt.planning.demand import Demand, DemandError
-from hexopt.planning.fleet import Fleet, Limits, Option
+from hexopt.planning.fleet import Fleet, Limits, Option, bill_of
 from hexopt.planning.proof import Prover, Setting, Verdict
 from hexopt.planning.search import NoFleetError, Plan, Question, Round, Search
 
@@ -321,8 +321,8 @@ def most_attained(
         else:
             best, low = found, prover.verdict(found, target).attainment
             refuted = search.refuted
-        target = (max(low, 0.0) + high) / 2.0
+        target = (low + high) / 2.0
     if best is None:
         raise NoFleetError(f"no fleet within the limits has {within:.1%} of the workflows in time")
-    search = Search(prover, limits, replace(question, target=low), 1.0, on_round, dict(refuted))
-    return Attained(best, prover.exactly(best, prover.seeds), search.cost(best), high, proven)
+    cost = bill_of(prover.setting.options, best, limits).cost
+    return Attained(best, prover.exactly(best, prover.seeds), cost, high, proven)

@@ -155,7 +155,7 @@ class Search:
 
     def __post_init__(self) -> None:
         setting = self.prover.setting
-        demand = setting.demand if self.factor == 1.0 else setting.demand.at(self.factor)
+        demand = setting.demand.at(self.factor)
         instances = [option.instance for option in setting.options]
         self.work: Work = work_of(demand, instances, self.question.target, self.question.classes)
         at_best = efficiency_of(self.work, setting.options)
@@ -176,9 +176,9 @@ class Search:
         """Money an hour."""
         return bill_of(self.options, fleet, self.limits).cost
 
-    def model(self, headroom: float = 1.0, limits: Limits | None = None) -> FleetModel:
+    def model(self, headroom: float = 1.0) -> FleetModel:
         """The model with all that was refuted cut off."""
-        model = FleetModel(self.work, self.efficiency, self.options, limits or self.limits, headroom, self.dominance)
+        model = FleetModel(self.work, self.efficiency, self.options, self.limits, headroom, self.dominance)
         for fleet in self.refuted:
             model.cut(fleet, self._clearly(fleet))
         return model
