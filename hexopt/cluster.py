@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from importlib import resources
@@ -16,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from hexopt.models.catalogue import base_llm
 from hexopt.models.cells import LatencyCell, LatencyError, LatencyModels, bundled_latency, read_latency
+from hexopt.toml_file import place_of, read_toml
 
 
 class ClusterError(ValueError):
@@ -142,13 +142,7 @@ def load_cluster(source: str | Path) -> Cluster:
         if str(source) not in known:
             raise ClusterError(f"cluster {str(source)!r} is neither a file nor a bundled cluster ({', '.join(known)})")
         path = known[str(source)]
-    try:
-        document = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ClusterError(f"{path}: cannot be read: {error.strerror}") from error
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise ClusterError(f"{path}: is not a TOML file: {error}") from error
-    return parse_cluster(document, str(path), default_name=path.stem)
+    return parse_cluster(read_toml(path, ClusterError), str(path), default_name=path.stem)
 
 
 def parse_cluster(document: dict[str, Any], where: str, default_name: str = "cluster") -> Cluster:
@@ -157,9 +151,7 @@ def parse_cluster(document: dict[str, Any], where: str, default_name: str = "clu
         parsed = _ClusterFile.model_validate(document)
     except ValidationError as error:
         first = error.errors()[0]
-        place = ".".join(f"instance[{p}]" if isinstance(p, int) else str(p) for p in first["loc"])
-        place = place.replace("instance.instance[", "instance[")
-        raise ClusterError(f"{where}: {place}: {first['msg']}") from error
+        raise ClusterError(f"{where}: {place_of(first['loc'])}: {first['msg']}") from error
     try:
         # Relative to the cluster's file, wherever the command is run.
         own = None if parsed.latency is None else read_latency(Path(where).parent / parsed.latency)

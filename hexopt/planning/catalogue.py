@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import date
@@ -13,6 +12,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from hexopt.models.cells import LatencyCell, LatencyError, LatencyModels, bundled_latency, read_latency
+from hexopt.toml_file import place_of, read_toml
 
 
 class CatalogueError(ValueError):
@@ -153,7 +153,7 @@ class _CatalogueFile(BaseModel):
 def bundled_catalogue() -> Catalogue:
     """The catalogue that comes with HexOpt: list prices, each with its source and date."""
     path = Path(str(resources.files("hexopt.planning").joinpath("gpus.toml")))
-    parsed = _parse(_document(path), str(path))
+    parsed = _parse(read_toml(path, CatalogueError), str(path))
     return Catalogue(parsed.currency, tuple(GpuOffer(**row.model_dump(exclude_none=True)) for row in parsed.gpu))
 
 
@@ -174,7 +174,7 @@ def load_catalogue(path: str | Path | None = None) -> Catalogue:
     if path is None:
         return base
     where = str(path)
-    parsed = _parse(_document(Path(path)), where)
+    parsed = _parse(read_toml(Path(path), CatalogueError), where)
     try:
         models = None if parsed.latency is None else read_latency(Path(path).parent / parsed.latency)
     except LatencyError as error:
@@ -233,22 +233,12 @@ def configurations(catalogue: Catalogue, llms: Sequence[str]) -> list[Configurat
     ]
 
 
-def _document(path: Path) -> dict[str, Any]:
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise CatalogueError(f"{path}: cannot be read: {error.strerror}") from error
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise CatalogueError(f"{path}: is not a TOML file: {error}") from error
-
-
 def _parse(document: dict[str, Any], where: str) -> _CatalogueFile:
     try:
         return _CatalogueFile.model_validate(document)
     except ValidationError as error:
         first = error.errors()[0]
-        place = ".".join(f"[{p}]" if isinstance(p, int) else p for p in first["loc"]).replace(".[", "[")
-        raise CatalogueError(f"{where}: {place}: {first['msg']}") from error
+        raise CatalogueError(f"{where}: {place_of(first['loc'])}: {first['msg']}") from error
 
 
 def _unique(parsed: _CatalogueFile, where: str) -> dict[str, tuple[int, _GpuRow]]:

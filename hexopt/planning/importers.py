@@ -20,6 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from hexopt.toml_file import place_of
+
 
 class TableError(ValueError):
     """A throughput table that cannot be; the message is one line and names the file and the field."""
@@ -211,8 +213,7 @@ def _parse(model: type[_File], document: Any, where: str) -> _File:
         return model.model_validate(document)
     except ValidationError as error:
         first = error.errors()[0]
-        place = ".".join(f"[{p}]" if isinstance(p, int) else p for p in first["loc"]).replace(".[", "[")
-        raise TableError(f"{where}: {place or 'top level'}: {first['msg']}") from error
+        raise TableError(f"{where}: {place_of(first['loc']) or 'top level'}: {first['msg']}") from error
 
 
 def _shape(matrix: list[list[float]], where: str) -> tuple[int, int]:

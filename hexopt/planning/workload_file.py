@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from hexopt.planning.demand import Arrivals, Demand, DemandError, Service, own_rate
+from hexopt.toml_file import place_of, read_toml
 from hexopt.traces import FAMILIES, Workflow, synthesize
 
 
@@ -54,15 +54,10 @@ def load_demand(path: Path, read: Callable[[str], list[Workflow]], slo: float | 
         Naming the file and the field.
     """
     try:
-        parsed = _File.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
-    except OSError as error:
-        raise DemandError(f"{path}: cannot be read: {error.strerror}") from error
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise DemandError(f"{path}: is not a TOML file: {error}") from error
+        parsed = _File.model_validate(read_toml(path, DemandError))
     except ValidationError as error:
         first = error.errors()[0]
-        place = ".".join(f"[{p}]" if isinstance(p, int) else str(p) for p in first["loc"]).replace(".[", "[")
-        raise DemandError(f"{path}: {place}: {first['msg']}") from error
+        raise DemandError(f"{path}: {place_of(first['loc'])}: {first['msg']}") from error
     services = []
     for number, row in enumerate(parsed.workload):
         where = f"{path}: workload[{number}]"

@@ -13,6 +13,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from hexopt.research.metrics import LEAST_FOR_REQ99, METRICS
+from hexopt.toml_file import place_of
 
 EXPERIMENTS: Mapping[str, Path] = MappingProxyType(
     {path.stem: path for path in sorted(Path(str(files("hexopt.research").joinpath("experiments"))).glob("*.toml"))}
@@ -183,6 +184,6 @@ def _first(error: ValidationError) -> str:
     # Branches of a union add the names of types to the place; a file has no such names.
     parts = [p for p in first["loc"] if isinstance(p, int) or re.fullmatch(r"[a-z_]+", p)]
     parts = [p for p in parts if p not in ("int", "list")]
-    place = ".".join(f"[{p}]" if isinstance(p, int) else p for p in parts).replace(".[", "[")
+    place = place_of(parts)
     message = first["msg"].removeprefix("Value error, ")
     return f"{place}: {message}" if place else message
