@@ -33,7 +33,7 @@ from hexopt.simulation.experiment import Experiment
 from hexopt.simulation.loop import DECIDE, place_external, run
 from hexopt.simulation.metrics import Summary, summarise
 from hexopt.simulation.queues import push_delayed
-from hexopt.simulation.state import Simulation
+from hexopt.simulation.state import TOOLS, Simulation
 from hexopt.traces import read_trace
 
 AHEAD = 300.0
@@ -48,7 +48,7 @@ COUNTED = 20.0
 def _hold(sim, r, until):  # type: ignore[no-untyped-def]
     sim.clock[0].ready_done += 1
     sim.stage[r].ready = until
-    push_delayed(sim, r)
+    push_delayed(sim, r, TOOLS, until)
 
 
 def _copied(value: Any) -> Any:

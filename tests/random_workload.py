@@ -126,9 +126,9 @@ class Both(Policy):
         self.oracle.start()
         return self.policy.prepare(fleet, training, workflows)
 
-    def linked(self, board: Any, know: Knowledge) -> tuple[int, int]:
-        # The policy is asked from here, and told what ended by the loop.
-        return 0, self.policy.linked(board, know)[1]
+    def linked(self, board: Any, know: Knowledge) -> tuple[int, ...]:
+        # The policy is asked from here, and told all else by the loop.
+        return 0, *self.policy.linked(board, know)[1:]
 
     def place(self, board: Any, know: Knowledge, r: int, now: float) -> tuple[int, float]:
         i, priority = self.oracle.asked(board, r, now)

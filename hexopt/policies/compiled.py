@@ -9,6 +9,8 @@ from __future__ import annotations
 from hexopt.models.kernel import kernel
 from hexopt.policies import deadline, greedy_urgency, hexgen_flow, least_loaded, round_robin
 from hexopt.policies.knowledge import believe, learn
+from hexopt.policies.serving import begins
+from hexopt.simulation.state import PREFILL
 
 EXTERNAL = 0
 ROUND_ROBIN = 1
@@ -53,15 +55,23 @@ def place(policy, sim, know, r, now):
 
 @kernel
 def first_fitting(sim, r, i):
-    """Instance ``i``, or the next one after it whose context is long enough for stage ``r``."""
-    # A call names its longest output (max_tokens), so whether it fits a context is known before it runs.
-    needed = sim.stage[r].prompt + sim.stage[r].output
+    """Instance ``i``, or the next one after it that takes stage ``r``; ``i`` where none does."""
     instances = sim.instance.shape[0]
-    for _ in range(instances):
-        if needed <= sim.instance[i].max_len:
-            break
-        i = (i + 1) % instances
+    for k in range(instances):
+        if takes(sim, r, (i + k) % instances):
+            return (i + k) % instances
     return i
+
+
+@kernel
+def takes(sim, r, i):
+    """Whether instance ``i`` is open to calls that begin, and its context long enough for stage ``r``."""
+    inst = sim.instance[i]
+    if not begins(inst):
+        return False
+    # A call names its longest output (max_tokens), so whether it fits a context is known before it runs.
+    output = 1 if inst.role == PREFILL else sim.stage[r].output
+    return sim.stage[r].prompt + output <= inst.max_len
 
 
 @kernel

@@ -56,8 +56,11 @@ class Linked(Labelled):
         i = int(self.rule.place(board, know, int(r), float(now)))
         return i, float(board.stage["priority"][r])
 
-    def linked(self, board: Any, know: Knowledge) -> tuple[int, int]:
+    def linked(self, board: Any, know: Knowledge) -> tuple[int, ...]:
+        call = (board, know, types.int64)
         return (
-            address_of(self.rule.place, board, know, types.int64, types.float64),
-            address_of(getattr(self.rule, "ended", None), board, know, types.int64),
+            address_of(self.rule.place, *call, types.float64),
+            address_of(getattr(self.rule, "ended", None), *call),
+            address_of(getattr(self.rule, "handed", None), *call, types.float64),
+            address_of(getattr(self.rule, "tick", None), board, know, types.float64),
         )

@@ -1,9 +1,13 @@
 """Rules that the event loop calls by address: each compiles when it is first used, and the loop with none of them.
 
-A rule is a module with two kernels, of which the second may be missing:
+A rule is a module with kernels, of which all but the first may be missing:
 
 - ``place(sim, know, r, now)``: choose the instance of the ready stage ``r`` and write its priority;
-- ``ended(sim, know, r)``: stage ``r`` has ended and was learned from; returns ``r``.
+- ``ended(sim, know, r)``: stage ``r`` has ended and was learned from; returns ``r``;
+- ``handed(sim, know, r, now)``: choose the decode instance of stage ``r``, which has got its first token on a prefill
+  instance; by default the one with the smallest share of its memory promised;
+- ``tick(sim, know, now)``: a controller's turn; sets ``clock.tick`` to its next one, and returns anything. The first
+  one is at second 0.
 
 The call keeps Numba's own convention, arrays and all; a plain function pointer would keep the loop out of the cache.
 """
@@ -16,6 +20,11 @@ from typing import Any
 from numba import typeof, types
 from numba.core import cgutils
 from numba.extending import intrinsic
+
+PLACE, ENDED, HANDED, TICK = 0, 1, 2, 3
+HOOKS = 4
+"""Places of the addresses, and how many there are."""
+NO_HOOKS = (0,) * HOOKS
 
 
 def address_of(rule: Any, *arguments: Any) -> int:

@@ -13,6 +13,7 @@ from hexopt.models.successors import Successors, no_successors
 from hexopt.models.tallies import Tally
 from hexopt.policies import compiled
 from hexopt.policies.knowledge import Knowledge, alone_seconds
+from hexopt.policies.linking import NO_HOOKS
 
 _SLOWED_BY_HEXGEN_FLOW = frozenset({"a6000", "l40s"})
 
@@ -135,9 +136,9 @@ class Policy:
             programs=np.zeros((workflows if self.per_workflow else 0, max(self.per_workflow, 1))),
         )
 
-    def linked(self, board: Any, know: Knowledge) -> tuple[int, int]:
-        """Addresses of what is called when a stage is ready and when one has ended; 0 where nothing is."""
-        return 0, 0
+    def linked(self, board: Any, know: Knowledge) -> tuple[int, ...]:
+        """Addresses of what the event loop calls, see :mod:`hexopt.policies.linking`; 0 where nothing is."""
+        return NO_HOOKS
 
     def scheduler(self, fleet: Fleet) -> Any:
         """Who plans one run, where ``code`` is ``PLANNER``: an object with ``decide(board, know)``."""

@@ -12,7 +12,7 @@ from hexopt.models.kernel import kernel
 from hexopt.models.roofline import decode_run_seconds, decode_steps_within, step_seconds
 from hexopt.simulation.kvcache import admit, credit, found_blocks, release, take_blocks
 from hexopt.simulation.queues import pop_waiting, push_waiting
-from hexopt.simulation.state import NONE
+from hexopt.simulation.state import DECODE, DOWN, NONE, PREFILL
 
 FOREVER = math.inf
 
@@ -65,6 +65,8 @@ def _preempt(sim, i, position):
     inst.preemptions += 1
     stage = sim.stage[r]
     release(sim, i, r)
+    if inst.role == DECODE:
+        inst.reserved -= stage.reserved
     stage.computed = 0
     stage.preemptions += 1
     if inst.by_priority == 0:
@@ -134,6 +136,39 @@ def _schedule_running(sim, i):
 
 
 @kernel
+def _run(sim, i, r):
+    """Append stage ``r`` to the running list."""
+    inst = sim.instance[i]
+    sim.running[i, inst.running] = r
+    inst.running += 1
+    if inst.role == DECODE:
+        inst.reserved += sim.stage[r].reserved
+
+
+@kernel
+def _take_in(sim, i, r, budget):
+    """Admit the first waiting stage, whose KV has come along; False if there is no room."""
+    inst = sim.instance[i]
+    stage = sim.stage[r]
+    tokens = stage.prompt + stage.generated
+    if _blocks_for(tokens, inst.block_size) > inst.free:
+        return False
+    pop_waiting(sim, i)
+    new = min(tokens - stage.brought, budget)
+    stage.computed = stage.brought
+    stage.brought = 0
+    stage.scheduled = new
+    stage.held = _blocks_for(stage.computed + new, inst.block_size)
+    take_blocks(sim, i, stage.held)
+    # What has come along cannot be found by others.
+    stage.node = NONE
+    stage.credited = 0
+    stage.diverged = 1
+    _run(sim, i, r)
+    return True
+
+
+@kernel
 def _schedule_waiting(sim, i, budget, now):
     """Admit waiting stages in order until the budget, the seats or the blocks run out."""
     inst = sim.instance[i]
@@ -143,6 +178,13 @@ def _schedule_waiting(sim, i, budget, now):
         stage = sim.stage[r]
         tokens = stage.prompt + stage.generated
         limit = (tokens - 1) // block
+        if inst.role == DECODE and inst.running > 0 and inst.reserved + stage.reserved > inst.blocks:
+            break
+        if stage.brought > 0:
+            if not _take_in(sim, i, r, budget):
+                break
+            budget -= stage.scheduled
+            continue
         found = 0
         from_free = 0
         if inst.prefix_caching == 1:
@@ -158,8 +200,7 @@ def _schedule_waiting(sim, i, budget, now):
         stage.computed = found * block
         stage.scheduled = new
         budget -= new
-        sim.running[i, inst.running] = r
-        inst.running += 1
+        _run(sim, i, r)
         if math.isnan(stage.start):
             stage.start = now
             stage.cached = found * block
@@ -194,6 +235,8 @@ def begin_step(sim, i, now):
     """Schedule the next step of instance ``i`` at ``now``, or send it to sleep."""
     inst = sim.instance[i]
     inst.touched = 0
+    if inst.state == DOWN:
+        return
     while True:
         budget, preempted = _schedule_running(sim, i)
         if not preempted:
@@ -255,12 +298,15 @@ def leave(sim, i, r):
 
 @kernel
 def end_step(sim, i, ended):
-    """Apply the step or jump of instance ``i`` that ends now; write the stages that ended to ``ended``.
+    """Apply the step or jump of instance ``i`` that ends now.
+
+    Stages that ended are written to ``ended``; of those that a prefill instance hands over, ``~r``: these keep their
+    blocks.
 
     Returns
     -------
     int
-        How many ended.
+        How many there are.
     """
     inst = sim.instance[i]
     now = inst.next_event
@@ -295,13 +341,24 @@ def end_step(sim, i, ended):
                 ended[count] = r
                 count += 1
                 continue
+            if inst.role == PREFILL and stage.generated > 0:
+                ended[count] = ~r
+                count += 1
+                continue
         sim.running[i, kept] = r
         kept += 1
     inst.running = kept
     for k in range(count):
-        release(sim, i, ended[k])
-        leave(sim, i, ended[k])
-    inst.finished += count
+        r = ended[k]
+        if r < 0:
+            leave(sim, i, ~r)
+            continue
+        release(sim, i, r)
+        leave(sim, i, r)
+        inst.finished += 1
+        if inst.role == DECODE:
+            inst.reserved -= sim.stage[r].reserved
+            inst.promised -= sim.stage[r].reserved
     inst.busy = 0
     inst.next_event = FOREVER
     inst.touched = 1

@@ -9,11 +9,13 @@ from numba import int64
 
 from hexopt.models.kernel import kernel
 from hexopt.policies.compiled import EXTERNAL, LINKED, PLANNER, ended, place
-from hexopt.policies.linking import call_at
+from hexopt.policies.knowledge import believe
+from hexopt.policies.linking import ENDED, HANDED, PLACE, TICK, call_at
 from hexopt.simulation.cycles import cycles
 from hexopt.simulation.engine import FOREVER, arrive, begin_step, end_step
+from hexopt.simulation.handover import bring, freest_decoder, hand_over
 from hexopt.simulation.queues import pop_delayed, push_delayed
-from hexopt.simulation.state import NONE
+from hexopt.simulation.state import NONE, TOOLS, TRANSIT
 
 FINISHED = 0
 """Every stage has ended."""
@@ -29,7 +31,7 @@ def _becomes_ready(sim, r, when):
     stage = sim.stage[r]
     stage.ready = when + stage.tool_delay
     if stage.tool_delay > 0.0:
-        push_delayed(sim, r)
+        push_delayed(sim, r, TOOLS, stage.ready)
     else:
         _is_ready(sim, r)
 
@@ -62,21 +64,44 @@ def _finish_stage(policy, sim, know, r, now):
 
 
 @kernel
+def _first_token(sim, know, r, now, handed_at):
+    """Choose where stage ``r`` decodes, unless it was chosen before, and send it there."""
+    stage = sim.stage[r]
+    d = stage.decode_at
+    if d == NONE:
+        if stage.expected_output == 0.0:
+            believe(sim, know, r)
+        d = call_at(handed_at, (sim, know, int64(r), now)) if handed_at != 0 else freest_decoder(sim, r)
+    hand_over(sim, r, d, now)
+
+
+@kernel
+def _timer(sim, r, now):
+    """What stage ``r`` waited for has come."""
+    if sim.stage[r].errand == TRANSIT:
+        bring(sim, r, now)
+    else:
+        _is_ready(sim, r)
+
+
+@kernel
 def _next_time(sim):
     clock = sim.clock[0]
     now = FOREVER
     if clock.next_workflow < sim.workflow.shape[0]:
         now = sim.workflow[clock.next_workflow].arrival
     if clock.delayed > 0:
-        now = min(now, sim.stage[sim.delayed[0]].ready)
+        now = min(now, sim.stage[sim.delayed[0]].timer)
     now = min(now, clock.wake)
+    if clock.stages_left > 0:
+        now = min(now, clock.tick)
     for i in range(sim.instance.shape[0]):
         now = min(now, sim.instance[i].next_event)
     return now
 
 
 @kernel
-def run(sim, know, policy, place_at, ended_at, finished, until):
+def run(sim, know, policy, hooks, finished, until):
     """Advance to the end, to time ``until``, or to the next decision that is the caller's.
 
     Parameters
@@ -85,8 +110,8 @@ def run(sim, know, policy, place_at, ended_at, finished, until):
         The state, and what policies may know and remember; both are changed.
     policy
         Number of the compiled policy, or ``EXTERNAL``.
-    place_at, ended_at
-        Addresses of the rule of a ``LINKED`` policy, 0 where there is none.
+    hooks
+        Addresses of the rules of a ``LINKED`` policy, 0 where there is none, shape (HOOKS,).
     finished
         Scratch, int32, shape (largest max_seqs,).
 
@@ -112,11 +137,18 @@ def run(sim, know, policy, place_at, ended_at, finished, until):
                 if sim.instance[i].next_event <= now:
                     for k in range(end_step(sim, i, finished)):
                         stirred = True
-                        _finish_stage(policy, sim, know, finished[k], now)
-                        if ended_at != 0:
-                            call_at(ended_at, (sim, know, int64(finished[k])))
-            while clock.delayed > 0 and sim.stage[sim.delayed[0]].ready <= now:
-                _is_ready(sim, pop_delayed(sim))
+                        r = finished[k]
+                        if r < 0:
+                            _first_token(sim, know, ~r, now, hooks[HANDED])
+                            continue
+                        _finish_stage(policy, sim, know, r, now)
+                        if hooks[ENDED] != 0:
+                            call_at(hooks[ENDED], (sim, know, int64(r)))
+            while clock.delayed > 0 and sim.stage[sim.delayed[0]].timer <= now:
+                _timer(sim, pop_delayed(sim), now)
+            if clock.tick <= now:
+                clock.tick = FOREVER
+                call_at(hooks[TICK], (sim, know, now))
             while clock.next_workflow < sim.workflow.shape[0]:
                 workflow = sim.workflow[clock.next_workflow]
                 if workflow.arrival > now:
@@ -137,7 +169,10 @@ def run(sim, know, policy, place_at, ended_at, finished, until):
             clock.ready_done += 1
             clock.decisions += 1
             started = cycles()
-            i = call_at(place_at, (sim, know, int64(r), now)) if policy == LINKED else place(policy, sim, know, r, now)
+            if policy == LINKED:
+                i = call_at(hooks[PLACE], (sim, know, int64(r), now))
+            else:
+                i = place(policy, sim, know, r, now)
             clock.decision_cycles += cycles() - started
             arrive(sim, i, r, now)
         clock.ready = 0

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from hexopt.models.kernel import kernel
 from hexopt.simulation.simulator import build, free_entries
-from hexopt.simulation.state import ENTRY, NODE, NODE_HERE, NONE, STAGE, WORKFLOW, Simulation
+from hexopt.simulation.state import ENTRY, INDICES, NODE, NODE_HERE, NONE, STAGE, WORKFLOW, Simulation
 from hexopt.simulation.withdraw import is_at, withdraw
 from hexopt.simulation.workload import Jobs
 
@@ -284,9 +284,9 @@ class OpenBoard:
 
 def _blank_stages(count: int) -> NDArray[np.void]:
     stage = np.zeros(count, dtype=STAGE)
-    for field in ("ready", "start", "first_token", "finish"):
+    for field in ("ready", "start", "first_token", "finish", "handed"):
         stage[field] = math.nan
-    for field in ("instance", "leaf", "node", "left", "right", "next_here", "previous_here"):
+    for field in INDICES:
         stage[field] = NONE
     return stage
 

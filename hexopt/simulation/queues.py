@@ -1,4 +1,4 @@
-"""The priority queues: stages that wait at an instance, stages whose tools still run."""
+"""The priority queues: stages that wait at an instance, stages that have a timer."""
 
 # mypy: ignore-errors
 from __future__ import annotations
@@ -60,8 +60,10 @@ def pop_waiting(sim, i):
 
 
 @kernel
-def push_delayed(sim, r):
-    """Remember stage ``r`` until its ``ready`` time."""
+def push_delayed(sim, r, errand, when):
+    """Remember stage ``r`` until second ``when``, and what for."""
+    sim.stage[r].errand = errand
+    sim.stage[r].timer = when
     clock = sim.clock[0]
     heap = sim.delayed
     k = clock.delayed
@@ -77,7 +79,7 @@ def push_delayed(sim, r):
 
 @kernel
 def pop_delayed(sim):
-    """Remove and return the stage that becomes ready next."""
+    """Remove and return the stage whose timer is next."""
     clock = sim.clock[0]
     heap = sim.delayed
     first = heap[0]
@@ -99,6 +101,6 @@ def pop_delayed(sim):
 
 @kernel
 def _sooner(sim, a, b):
-    x = sim.stage[a].ready
-    y = sim.stage[b].ready
+    x = sim.stage[a].timer
+    y = sim.stage[b].timer
     return x < y or (x == y and a < b)

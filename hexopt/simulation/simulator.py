@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from hexopt.cluster import Cluster
 from hexopt.policies.compiled import PLANNER
 from hexopt.policies.knowledge import Knowledge
+from hexopt.policies.linking import TICK
 from hexopt.policies.policy import Fleet, Policy, Training
 from hexopt.simulation.cycles import COUNTS, read_cycles
 from hexopt.simulation.loop import DECIDE, PAUSED, place_external, run
@@ -103,7 +104,12 @@ def free_entries(instance: NDArray[np.void], nodes: int) -> int:
     return min(int(instance["blocks"].max()), 2 * nodes + 1) + 2
 
 
-def build(jobs: Jobs, instance: NDArray[np.void], coef: NDArray[np.float64]) -> Simulation:
+def build(
+    jobs: Jobs,
+    instance: NDArray[np.void],
+    coef: NDArray[np.float64],
+    links: tuple[NDArray[np.float64], NDArray[np.float64]] | None = None,
+) -> Simulation:
     """The state before the first event.
 
     Parameters
@@ -114,6 +120,8 @@ def build(jobs: Jobs, instance: NDArray[np.void], coef: NDArray[np.float64]) -> 
         INSTANCE records of the idle instances, shape (m,).
     coef
         True roofline coefficients, shape (m, N_FEATURES), seconds.
+    links
+        Seconds before KV arrives from instance to instance, and a token's; both shape (m, m). None: no time.
     """
     instances, nodes, stages = instance.shape[0], jobs.node.shape[0], jobs.stage.shape[0]
     entries = free_entries(instance, nodes)
@@ -128,6 +136,9 @@ def build(jobs: Jobs, instance: NDArray[np.void], coef: NDArray[np.float64]) -> 
     clock = np.zeros(1, dtype=CLOCK)
     clock["stages_left"] = stages
     clock["wake"] = math.inf
+    clock["tick"] = math.inf
+    none = np.zeros((instances, instances))
+    latency, seconds = links or (none, none)
     return Simulation(
         stage=jobs.stage,
         child=jobs.child,
@@ -140,6 +151,8 @@ def build(jobs: Jobs, instance: NDArray[np.void], coef: NDArray[np.float64]) -> 
         entry=entry,
         path=np.zeros(nodes + 1, dtype=np.int32),
         delayed=np.zeros(stages, dtype=np.int32),
+        link_latency=latency,
+        link_seconds=seconds,
         ready=np.zeros(stages, dtype=np.int32),
         clock=clock,
     )
@@ -171,12 +184,14 @@ def check_fits(jobs: Jobs, instance: NDArray[np.void]) -> None:
 def advance(sim: Simulation, know: Knowledge, policy: Policy, until: float = math.inf, scheduler: Any = None) -> int:
     """Run until the end or time ``until``; ask ``policy``, or its ``scheduler``, where it is not a compiled one."""
     finished = np.zeros(sim.running.shape[1], dtype=np.int32)
-    place_at, ended_at = policy.linked(sim, know)
+    hooks = np.array(policy.linked(sim, know), dtype=np.int64)
+    clock: Any = sim.clock[0]
+    if hooks[TICK] != 0 and clock["now"] == 0.0 and math.isinf(clock["tick"]):
+        clock["tick"] = 0.0
     while True:
-        reason = int(run(sim, know, policy.code, place_at, ended_at, finished, until))
+        reason = int(run(sim, know, policy.code, hooks, finished, until))
         if reason != DECIDE:
             return reason
-        clock: Any = sim.clock[0]
         if scheduler is not None:
             started = read_cycles()
             scheduler.decide(sim, know)

@@ -14,6 +14,13 @@ from numpy.typing import NDArray
 NONE = -1
 """Index of nothing."""
 
+MIXED, PREFILL, DECODE = 0, 1, 2
+"""Roles of an instance: prefills and decodes, hands its calls over after their first token, takes such calls."""
+OPEN, DRAINING, DOWN = 0, 1, 2
+"""Whether an instance takes new calls; works off those that it has; has none and works not at all."""
+TOOLS, TRANSIT, PINNED = 0, 1, 2
+"""What a stage's timer means: its tools have ended; its KV has arrived at another instance; its pin expires."""
+
 STAGE = np.dtype(
     [
         # The work, fixed.
@@ -36,6 +43,7 @@ STAGE = np.dtype(
         ("tail", "f8"),
         ("urgency", "f8"),
         ("instance", "i4"),
+        ("decode_at", "i4"),
         # On the instance.
         ("parents_left", "i4"),
         ("computed", "i4"),
@@ -50,6 +58,12 @@ STAGE = np.dtype(
         ("next_here", "i4"),
         ("previous_here", "i4"),
         ("sequence", "i8"),
+        # Between instances: tokens of KV that come along to the next admission, blocks promised there, the timer.
+        ("brought", "i4"),
+        ("reserved", "i4"),
+        ("bound", "i4"),
+        ("errand", "i4"),
+        ("timer", "f8"),
         # What happened.
         ("ready", "f8"),
         ("start", "f8"),
@@ -57,8 +71,19 @@ STAGE = np.dtype(
         ("finish", "f8"),
         ("cached", "i4"),
         ("preemptions", "i4"),
+        ("prefill_instance", "i4"),
+        ("handed", "f8"),
+        ("moved_seconds", "f8"),
     ]
 )
+"""``prefill_instance`` and ``handed``: where and when a call got its first token, where it was handed over after it;
+``moved_seconds``: how long its KV was on its way between instances."""
+
+INDICES = (
+    *("leaf", "node", "instance", "decode_at", "prefill_instance"),
+    *("left", "right", "next_here", "previous_here"),
+)
+"""Fields of STAGE that are NONE where there is nothing."""
 
 WORKFLOW = np.dtype(
     [
@@ -86,6 +111,8 @@ INSTANCE = np.dtype(
         ("by_priority", "i4"),
         ("prefix_caching", "i4"),
         ("serial", "i4"),
+        ("role", "i4"),
+        ("state", "i4"),
         # The step that runs.
         ("busy", "i4"),
         ("touched", "i4"),
@@ -100,6 +127,8 @@ INSTANCE = np.dtype(
         ("waiting_root", "i4"),
         ("first_here", "i4"),
         ("free", "i4"),
+        ("promised", "i4"),
+        ("reserved", "i4"),
         ("lru_front", "i4"),
         ("lru_back", "i4"),
         ("lru_spare", "i4"),
@@ -137,12 +166,14 @@ CLOCK = np.dtype(
         ("decision_cycles", "i8"),
         # Between the event loop and a planner that holds stages.
         ("wake", "f8"),
+        ("tick", "f8"),
         ("held", "i8"),
         ("planned", "i8"),
     ]
 )
-"""The event loop's own record; shape (1,). ``wake`` is when a planner wants to be asked again, infinite: not at all;
-``held`` how many stages it holds; ``planned`` whether it was asked at this instant."""
+"""The event loop's own record; shape (1,). ``wake`` is when a planner wants to be asked again, ``tick`` when a rule's
+controller is due, infinite: not at all; ``held`` how many stages a planner holds; ``planned`` whether it was asked at
+this instant."""
 
 
 class Simulation(NamedTuple):
@@ -169,7 +200,11 @@ class Simulation(NamedTuple):
     path: NDArray[np.int32]
     """Scratch for one root-to-leaf path, shape (deepest path,)."""
     delayed: NDArray[np.int32]
-    """Binary heap of stages whose tools still run, by ``ready``; shape (n,)."""
+    """Binary heap of stages by ``timer``; shape (n,). A stage has at most one timer at a time."""
+    link_latency: NDArray[np.float64]
+    """Seconds before the first byte of KV arrives from instance to instance, shape (m, m)."""
+    link_seconds: NDArray[np.float64]
+    """Seconds that a token's KV takes from instance to instance, shape (m, m)."""
     ready: NDArray[np.int32]
     """Stages ready at this instant, shape (n,): filled and emptied by the event loop."""
     clock: NDArray[np.void]

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from hexopt.simulation.state import NONE, STAGE, WORKFLOW
+from hexopt.simulation.state import INDICES, NONE, STAGE, WORKFLOW
 from hexopt.simulation.templates import TemplateContents
 from hexopt.traces.workflow import TraceError, Workflow
 
@@ -131,11 +131,11 @@ class Workload:
         edge_rows = _ranges(_shifts(self._edges)[picks], edge_counts)
         child = self._child[edge_rows] + np.repeat(shift, edge_counts)
         stage["first_child"] += np.repeat(_shifts(edge_counts) - _shifts(self._edges)[picks], counts)
-        stage["leaf"], node = self._nodes_of(picks, rows)
-        for field in ("ready", "start", "first_token", "finish"):
+        for field in ("ready", "start", "first_token", "finish", "handed"):
             stage[field] = np.nan
-        for field in ("instance", "node", "left", "right", "next_here", "previous_here"):
+        for field in INDICES:
             stage[field] = NONE
+        stage["leaf"], node = self._nodes_of(picks, rows)
         workflow = np.zeros(picks.shape[0], dtype=WORKFLOW)
         workflow["arrival"] = arrivals
         workflow["deadline"] = arrivals + deadlines
