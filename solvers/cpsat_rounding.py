@@ -106,7 +106,7 @@ def alone(problem: EpochProblem, z: Rounded) -> float:
     return proved(z, float(units + (z.tardy * tardiness + z.late * (tardiness > 0.0)).sum()))
 
 
-def _down(values: ArrayLike, unit: float) -> Whole:
+def down(values: ArrayLike, unit: float) -> Whole:
     """How many whole ``unit`` are in each value; as many as make it up but for a float's rounding, if there are."""
     ratio = np.asarray(values, dtype=np.float64) / unit
     nearest = np.rint(ratio)
@@ -114,7 +114,7 @@ def _down(values: ArrayLike, unit: float) -> Whole:
     return result
 
 
-def _step(times: NDArray[np.float64], resolution: float) -> tuple[float, bool]:
+def tick(times: NDArray[np.float64], resolution: float) -> tuple[float, bool]:
     """Seconds a tick: the longest of which all times are multiples, else ``resolution``, longer for very long times.
 
     Also returns whether all times are multiples.
@@ -130,7 +130,7 @@ def _step(times: NDArray[np.float64], resolution: float) -> tuple[float, bool]:
 def _tokens(p: Any) -> tuple[Whole, Whole, Whole]:
     whole = all((tokens == np.rint(tokens)).all() for tokens in (p.kv, p.busy_kv, p.kv_capacity))
     unit = 1.0 if whole else _TOKEN
-    return _down(p.kv, unit), -_down(-p.kv_capacity, unit), _down(p.busy_kv, unit)
+    return down(p.kv, unit), -down(-p.kv_capacity, unit), down(p.busy_kv, unit)
 
 
 def _earliest(p: Any, release: Whole, until: Whole, kv: Whole, kv_capacity: Whole, busy_kv: Whole) -> Whole:
@@ -152,10 +152,10 @@ def rounded_problem(problem: EpochProblem, resolution: float, most: float) -> Ro
     can_hold = np.isfinite(p.hold)
     service = np.where(problem.feasible, p.service, 0.0)
     times = np.concatenate([service.ravel(), p.tail, p.due, p.busy_until, p.hold[can_hold], p.release[p.release > 0.0]])
-    step, exact = _step(times, resolution)
-    ticks, until, release = _down(service, step), _down(p.busy_until, step), _down(p.release, step)
-    over = _down(p.tail, step) + _down(-p.due, step)[p.workflow]
-    hold = _down(np.where(can_hold, p.hold, 0.0), step)
+    step, exact = tick(times, resolution)
+    ticks, until, release = down(service, step), down(p.busy_until, step), down(p.release, step)
+    over = down(p.tail, step) + down(-p.due, step)[p.workflow]
+    hold = down(np.where(can_hold, p.hold, 0.0), step)
     kv, kv_capacity, busy_kv = _tokens(p)
 
     # Until then some call runs at every moment, from the last release on, at which one waits.
@@ -169,7 +169,7 @@ def rounded_problem(problem: EpochProblem, resolution: float, most: float) -> Ro
     np.maximum.at(tardiest, p.workflow, longest + over)
     end = weights.completion * p.weight[p.workflow] * step
     tardy = weights.tardiness * p.weight * step
-    latest, tardiest = _affordable(latest, end, most), _affordable(tardiest, tardy, most)
+    latest, tardiest = affordable(latest, end, most), affordable(tardiest, tardy, most)
 
     unfair = weights.fairness * p.weight / p.share[p.tenant] * step
     linear = np.where(problem.feasible, arrays_of(problem).linear[:, :-1], 0.0)
@@ -183,9 +183,9 @@ def rounded_problem(problem: EpochProblem, resolution: float, most: float) -> Ro
         tardiest,
         *(np.ones(1) for _ in range(4)),
     ]
-    scale, loss = _scale(costs, counts, step, most)
+    scale, loss = unit_scale(costs, counts, step, most)
     rate = float((end.sum() + tardy.sum() + unfair.sum()) / step)
-    units = dict(zip(_COSTS, (_down(cost, 1.0 / scale) for cost in costs), strict=True))
+    units = dict(zip(_COSTS, (down(cost, 1.0 / scale) for cost in costs), strict=True))
     # Dispatched in the same order, the k-th stage starts at most k ticks later than if all is rounded down; its end,
     # its tail and its due time add one each.
     slack = loss + (0.0 if exact else rate * (p.stages + 3) * step)
@@ -197,7 +197,7 @@ def rounded_problem(problem: EpochProblem, resolution: float, most: float) -> Ro
     )  # fmt: skip
 
 
-def _affordable(ticks: Whole, cost: NDArray[np.float64], most: float) -> Whole:
+def affordable(ticks: Whole, cost: NDArray[np.float64], most: float) -> Whole:
     """``ticks``, or fewer if they cost more than the best plan."""
     with np.errstate(divide="ignore", invalid="ignore"):
         limit = np.where(cost > 0.0, most / cost, np.inf)
@@ -205,14 +205,14 @@ def _affordable(ticks: Whole, cost: NDArray[np.float64], most: float) -> Whole:
     return result
 
 
-def _scale(costs: list[Any], counts: list[Any], step: float, most: float) -> tuple[float, float]:
+def unit_scale(costs: list[Any], counts: list[Any], step: float, most: float) -> tuple[float, float]:
     """Units a unit of cost, the fewest that lose next to nothing, within what 64 bits hold; and what they lose."""
     total = sum(float((np.abs(cost) * count).sum()) for cost, count in zip(costs, counts, strict=True))
     best = (1.0, total)
     for scale in sorted(digit * 10.0**power / step for digit in (1, 2, 4, 5) for power in range(-12, 16)):
         if scale * total > _MOST_UNITS:
             break
-        lost = [cost * scale - _down(cost, 1.0 / scale) for cost in costs]
+        lost = [cost * scale - down(cost, 1.0 / scale) for cost in costs]
         loss = sum(float((np.abs(part) * count).sum()) for part, count in zip(lost, counts, strict=True)) / scale
         best = (scale, loss)
         if loss <= _LOSS * min(most, total):

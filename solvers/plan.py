@@ -67,7 +67,12 @@ class Plan:
     @property
     def gap(self) -> float:
         """(objective - bound) / |objective|, infinite without a bound, 0 where both are 0."""
-        difference = self.objective - self.bound
-        if difference == 0.0:
-            return 0.0
-        return difference / abs(self.objective) if self.objective else math.inf
+        return gap_between(self.objective, self.bound)
+
+
+def gap_between(objective: float, bound: float) -> float:
+    """(objective - bound) / abs(objective), infinite without a bound, 0 where both are 0."""
+    difference = objective - bound
+    if difference == 0.0:
+        return 0.0
+    return difference / abs(objective) if objective else math.inf

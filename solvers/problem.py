@@ -138,56 +138,41 @@ class EpochProblem:
         q, b = np.size(self.due), np.size(self.busy_instance)
         k = 1 if self.share is None else np.size(self.share)
         j = 0 if self.knots is None else np.shape(self.knots)[-1]
-        at_least_0 = _at_least(0.0)
-        self._set("service", (n, m), np.float64, _positive_or_infinite)
+        at_least_0 = at_least(0.0)
+        self._set("service", (n, m), np.float64, positive_or_infinite)
         self._set("tail", (n,), np.float64, at_least_0)
-        self._set("workflow", (n,), np.int64, _index(q))
-        self._set("due", (q,), np.float64, _finite)
+        self._set("workflow", (n,), np.int64, index(q))
+        self._set("due", (q,), np.float64, finite)
         self._set("weight", (q,), np.float64, at_least_0)
-        self._set("seats", (m,), np.int64, _at_least(1))
+        self._set("seats", (m,), np.int64, at_least(1))
         self._set("kv_capacity", (m,), np.float64, at_least_0)
         self._set("kv", (n,), np.float64, at_least_0)
-        self._set("busy_instance", (b,), np.int64, _index(m))
+        self._set("busy_instance", (b,), np.int64, index(m))
         self._set("busy_until", (b,), np.float64, at_least_0)
         self._set("busy_kv", (b,), np.float64, at_least_0)
-        self._set("queued", (n,), np.int64, _index(m, -1), -1)
+        self._set("queued", (n,), np.int64, index(m, -1), -1)
         self._set("move_cost", (n,), np.float64, at_least_0, 0.0)
         self._set("release", (n,), np.float64, at_least_0, 0.0)
-        self._set("hold", (n,), np.float64, _positive_or_infinite, np.inf)
+        self._set("hold", (n,), np.float64, positive_or_infinite, np.inf)
         self._set("imposed", (n, m), np.float64, at_least_0, 0.0)
         self._set("load", (n, m), np.float64, at_least_0, 0.0)
         self._set("backlog", (m,), np.float64, at_least_0, 0.0)
         self._set("knots", (m, j), np.float64, at_least_0, 0.0)
         self._set("slopes", (m, j), np.float64, at_least_0, 0.0)
         self._set("price", (m,), np.float64, at_least_0, 0.0)
-        self._set("tenant", (q,), np.int64, _index(k), 0)
-        self._set("share", (k,), np.float64, _at_least(1e-12), 1.0)
+        self._set("tenant", (q,), np.int64, index(k), 0)
+        self._set("share", (k,), np.float64, at_least(1e-12), 1.0)
 
     def _set(
         self,
         name: str,
         shape: tuple[int, ...],
         dtype: type,
-        valid: Callable[[NDArray[np.float64]], tuple[NDArray[np.bool_], str]],
+        valid: Valid,
         default: float | None = None,
     ) -> None:
         """Check one array, and freeze a copy of it."""
-        given = getattr(self, name)
-        try:
-            raw = np.full(shape, default) if given is None else np.asarray(given, dtype=np.float64)
-        except (TypeError, ValueError) as error:
-            raise ProblemError(f"{name}: expected numbers") from error
-        if raw.shape != shape:
-            raise ProblemError(f"{name} has shape {raw.shape}, expected {shape}")
-        good, expected = valid(raw)
-        if dtype is np.int64:
-            good = good & (raw == np.floor(raw))
-        if not good.all():
-            place = np.unravel_index(int(np.argmin(good)), raw.shape)
-            at = ", ".join(str(int(p)) for p in place)
-            raise ProblemError(f"{name}[{at}] is {raw[place]:g}, expected {expected}")
-        array: NDArray[Any] = raw.astype(dtype)
-        array.flags.writeable = False
+        array = checked(name, getattr(self, name), shape, dtype, valid, default)
         object.__setattr__(self, name, array)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -220,17 +205,66 @@ class EpochProblem:
         return np.flatnonzero(~self.feasible.any(axis=1) & np.isinf(np.asarray(self.hold)))
 
 
-def _finite(raw: NDArray[np.float64]) -> tuple[NDArray[np.bool_], str]:
+Valid = Callable[[NDArray[np.float64]], tuple[NDArray[np.bool_], str]]
+"""Which numbers of an array are valid, and what was expected."""
+
+
+def checked(
+    name: str, given: ArrayLike | None, shape: tuple[int, ...], dtype: type, valid: Valid, default: float | None = None
+) -> NDArray[Any]:
+    """A copy of ``given`` that cannot be written, filled with ``default`` if there is none.
+
+    Raises
+    ------
+    ProblemError
+        Naming the array and its first bad place.
+    """
+    try:
+        raw = np.full(shape, default) if given is None else np.asarray(given, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise ProblemError(f"{name}: expected numbers") from error
+    if raw.shape != shape:
+        raise ProblemError(f"{name} has shape {raw.shape}, expected {shape}")
+    good, expected = valid(raw)
+    if dtype is np.int64:
+        good = good & (raw == np.floor(raw))
+    if not good.all():
+        place = np.unravel_index(int(np.argmin(good)), raw.shape)
+        at = ", ".join(str(int(p)) for p in place)
+        raise ProblemError(f"{name}[{at}] is {raw[place]:g}, expected {expected}")
+    array: NDArray[Any] = np.array(raw, dtype=dtype, order="C")
+    array.flags.writeable = False
+    return array
+
+
+def finite(raw: NDArray[np.float64]) -> tuple[NDArray[np.bool_], str]:
+    """Any number."""
     return np.isfinite(raw), "a finite number"
 
 
-def _at_least(lowest: float) -> Callable[[NDArray[np.float64]], tuple[NDArray[np.bool_], str]]:
+def at_least(lowest: float) -> Valid:
+    """Numbers from ``lowest`` on."""
     return lambda raw: (np.isfinite(raw) & (raw >= lowest), f"a finite number of at least {lowest:g}")
 
 
-def _positive_or_infinite(raw: NDArray[np.float64]) -> tuple[NDArray[np.bool_], str]:
+def whole(lowest: float) -> Valid:
+    """Whole numbers from ``lowest`` on."""
+    return lambda raw: (
+        np.isfinite(raw) & (raw >= lowest) & (raw == np.floor(raw)),
+        f"a whole number of at least {lowest:g}",
+    )
+
+
+def at_least_0_or_infinite(raw: NDArray[np.float64]) -> tuple[NDArray[np.bool_], str]:
+    """At least 0, where infinite says that something cannot be."""
+    return raw >= 0.0, "at least 0 (infinite: not possible)"
+
+
+def positive_or_infinite(raw: NDArray[np.float64]) -> tuple[NDArray[np.bool_], str]:
+    """More than 0, where infinite says that something cannot be."""
     return raw > 0.0, "more than 0 (infinite: not possible)"
 
 
-def _index(size: int, lowest: int = 0) -> Callable[[NDArray[np.float64]], tuple[NDArray[np.bool_], str]]:
+def index(size: int, lowest: int = 0) -> Valid:
+    """Whole numbers from ``lowest`` to ``size - 1``."""
     return lambda raw: ((raw >= lowest) & (raw < size), f"a whole number from {lowest} to {size - 1}")

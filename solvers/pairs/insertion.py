@@ -1,0 +1,123 @@
+"""Greedy insertion of pairs: most urgent first, each to the pair where it adds least. Never fails, never late.
+
+HexAGenT's planning (Y. Peng et al., arXiv 2605.16637) with this problem's objective: a call is applied to a copy of the
+cluster's state, then the next one looks at that.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hexopt.solvers.kernels import LATE, inlined, kernel
+from hexopt.solvers.pairs.judge import objective_of
+from hexopt.solvers.pairs.kernels import PairArrays, arrays_of
+from hexopt.solvers.pairs.plan import PairPlan
+from hexopt.solvers.pairs.problem import PairProblem
+from hexopt.solvers.plan import HELD
+
+
+def greedy_pairs(problem: PairProblem) -> PairPlan:
+    """Insert the calls by slack, and by weighted shortest time; the better plan.
+
+    Slack is ``due - tail - time of the fastest pair``. The pair is the one, holding included, for which the objective
+    grows least; of equals, the one whose KV cache arrives first.
+    """
+    started = time.perf_counter()
+    a = arrays_of(problem)
+    best = min((_inserted(problem, a, order) for order in orders(problem)), key=lambda plan: plan.objective)
+    return PairPlan(
+        best.prefill, best.decode, best.order, best.objective, solver="greedy", seconds=time.perf_counter() - started
+    )
+
+
+def orders(problem: PairProblem) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The calls by slack, and by time over weight (Smith's rule); shape (n,) each."""
+    p: Any = problem
+    pairs = problem.arrival + np.where(np.isfinite(p.decode), p.decode, np.inf)[:, None]
+    fastest = np.minimum(pairs.min(axis=(1, 2), initial=np.inf), p.hold)
+    alone = np.where(problem.settled, 0.0, p.release) + fastest
+    slack = p.due[p.workflow] - p.tail - alone
+    smith = alone / np.maximum(p.weight[p.workflow], 1e-9)
+    return np.argsort(slack, kind="stable"), np.argsort(smith, kind="stable")
+
+
+def _inserted(problem: PairProblem, a: PairArrays, order: NDArray[np.int64]) -> PairPlan:
+    n, d = problem.calls, problem.decodes
+    prefill, decode = np.full(n, HELD), np.full(n, HELD)
+    there = np.diff(a.busy_first)
+    shape = (d, n + int(there.max(initial=0)))
+    a.lateness[:] = 0.0
+    _insert(a, order, prefill, decode, there.copy(), np.zeros(d), np.zeros(shape), np.zeros(shape, np.int64))
+    plan = PairPlan(prefill, decode, order)
+    return PairPlan(prefill, decode, order, objective_of(problem, a, plan))
+
+
+@inlined
+def _increase(a: PairArrays, r: int, end: float) -> float:
+    """By how much call ``r`` ending at ``end`` raises completion and tardiness costs."""
+    w = a.workflow[r]
+    late = max(a.lateness[w], end + a.tail[r] - a.due[w])
+    cost = a.completion * end + a.tardiness * (late - a.lateness[w])
+    if late > LATE and a.lateness[w] <= LATE:
+        cost += a.late
+    return float(a.weight[w] * cost)
+
+
+@kernel
+def _insert(
+    a: PairArrays,
+    order: NDArray[np.int64],
+    prefill: NDArray[np.int64],
+    decode: NDArray[np.int64],
+    size: NDArray[np.int64],
+    room: NDArray[np.float64],
+    ends: NDArray[np.float64],
+    held: NDArray[np.int64],
+) -> None:
+    """Insert the calls in this order; ``ends`` and ``held`` are those of the calls on each decode instance, by end."""
+    p, d = a.prefill.shape[1], a.decode.shape[1]
+    for i in range(p):
+        a.free[i] = a.prefill_free[i]
+    for j in range(d):
+        for k in range(size[j]):
+            ends[j, k] = a.busy_until[a.busy_first[j] + k]
+            held[j, k] = a.busy_kv[a.busy_first[j] + k]
+    for r in order:
+        w = a.workflow[r]
+        # All that is planned counts as there until it ends, though some of it may come after this call.
+        for j in range(d):
+            used, k = 0, size[j]
+            while k > 0 and size[j] - k + 1 < a.seats[j] and used + held[j, k - 1] + a.kv[r] <= a.kv_capacity[j]:
+                k -= 1
+                used += held[j, k]
+            room[j] = ends[j, k - 1] if k > 0 else 0.0
+        best_i, best_j, least, soonest, best_end = HELD, HELD, np.inf, np.inf, a.hold[r]
+        if np.isfinite(a.hold[r]):
+            least = _increase(a, r, a.hold[r])
+        for i in range(1 if a.settled[r] else p):
+            begin = 0.0 if a.settled[r] else max(a.free[i], a.release[r])
+            for j in range(d):
+                ready = begin + a.arrival[r, i, j]
+                if np.isinf(ready):
+                    continue
+                end = max(ready, room[j]) + a.decode[r, j]
+                cost = _increase(a, r, end) + a.imposed[r, j]
+                if cost < least or (cost == least and ready < soonest):
+                    best_i, best_j, least, soonest, best_end = i, j, cost, ready, end
+        a.lateness[w] = max(a.lateness[w], best_end + a.tail[r] - a.due[w])
+        decode[r] = best_j
+        if best_j == HELD:
+            continue
+        if not a.settled[r]:
+            prefill[r] = best_i
+            a.free[best_i] = max(a.free[best_i], a.release[r]) + a.prefill[r, best_i]
+        k = size[best_j]
+        while k > 0 and ends[best_j, k - 1] > best_end:
+            ends[best_j, k], held[best_j, k] = ends[best_j, k - 1], held[best_j, k - 1]
+            k -= 1
+        ends[best_j, k], held[best_j, k] = best_end, a.kv[r]
+        size[best_j] += 1

@@ -1,0 +1,99 @@
+"""One call for every solver of pairs."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from importlib.util import find_spec
+from typing import Any
+
+from hexopt.solvers.extras import extra
+from hexopt.solvers.pairs.annealing import anneal_pairs
+from hexopt.solvers.pairs.bounds import alone_bound
+from hexopt.solvers.pairs.cpsat import cpsat_pairs
+from hexopt.solvers.pairs.insertion import greedy_pairs
+from hexopt.solvers.pairs.plan import PairPlan
+from hexopt.solvers.pairs.problem import PairProblem
+
+_EXACT_CALLS, _EXACT_SECONDS = 40, 0.3
+"""Up to how many calls, and from how many seconds left, CP-SAT is worth a try."""
+_FIRST = 0.25
+"""Share of the time that annealing has before it."""
+
+
+def _greedy(problem: PairProblem, **_: Any) -> PairPlan:
+    return greedy_pairs(problem)
+
+
+def _annealing(problem: PairProblem, *, time_limit: float, warm_start: PairPlan | None, seed: int) -> PairPlan:
+    return anneal_pairs(problem, time_limit=time_limit, warm_start=warm_start, seed=seed)
+
+
+def _cpsat(problem: PairProblem, *, time_limit: float, warm_start: PairPlan | None, **_: Any) -> PairPlan:
+    return cpsat_pairs(problem, time_limit=time_limit, warm_start=warm_start)
+
+
+def portfolio_pairs(
+    problem: PairProblem, *, time_limit: float = 0.05, warm_start: PairPlan | None = None, seed: int = 0
+) -> PairPlan:
+    """The best plan and the best bound that the time allows: annealing, then CP-SAT where size and time allow."""
+    started = time.perf_counter()
+
+    def left() -> float:
+        return time_limit - (time.perf_counter() - started)
+
+    bound = alone_bound(problem)
+    tries = problem.calls <= _EXACT_CALLS and time_limit > _EXACT_SECONDS and find_spec("ortools") is not None
+    best = anneal_pairs(problem, time_limit=(_FIRST if tries else 1.0) * left(), warm_start=warm_start, seed=seed)
+    if tries and best.objective > bound:
+        extra("ortools.sat.python.cp_model")
+        if left() > 0.0:
+            best = cpsat_pairs(problem, time_limit=left(), warm_start=best)
+    bound = min(max(bound, best.bound), best.objective)
+    status = "optimal" if best.objective == bound else best.status
+    return replace(best, bound=bound, solver="portfolio", seconds=time.perf_counter() - started, status=status)
+
+
+PAIR_SOLVERS: dict[str, Callable[..., PairPlan]] = {
+    "greedy": _greedy,
+    "annealing": _annealing,
+    "portfolio": portfolio_pairs,
+    "cp-sat": _cpsat,
+}
+"""Solvers by name; ``cp-sat`` needs the extra ``hexopt[exact]``."""
+
+
+def solve_pairs(
+    problem: PairProblem,
+    *,
+    solver: str = "portfolio",
+    time_limit: float = 0.05,
+    warm_start: PairPlan | None = None,
+    seed: int = 0,
+) -> PairPlan:
+    """A plan for the problem, judged, with the bound and the status that the solver can vouch for.
+
+    Parameters
+    ----------
+    solver
+        A name of :data:`PAIR_SOLVERS`.
+    time_limit
+        Seconds; greedy insertion needs none.
+    warm_start
+        A plan to start from, for the solvers that can.
+    seed
+        Of the solvers that draw random numbers.
+
+    Raises
+    ------
+    ValueError
+        If there is no such solver, or the limit is not positive.
+    MissingExtraError
+        If the solver needs the extra ``hexopt[exact]``, and it is not there.
+    """
+    if solver not in PAIR_SOLVERS:
+        raise ValueError(f"solver {solver!r}: expected one of {', '.join(PAIR_SOLVERS)}")
+    if not time_limit > 0.0:
+        raise ValueError(f"time_limit is {time_limit}, expected more than 0 seconds")
+    return PAIR_SOLVERS[solver](problem, time_limit=time_limit, warm_start=warm_start, seed=seed)
