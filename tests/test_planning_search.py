@@ -182,13 +182,27 @@ def test_what_binds_is_named_with_what_would_do() -> None:
     search = Search(judge, tight, question)
     with pytest.raises(NoFleetError):
         search.cheapest()
-    assert f"the budget binds: {free.cost:.2f} an hour is enough" in explain(search, tight)
+    assert f"the budget binds: {free.cost:.2f} an hour is enough" in explain(search, tight, proven=True)
     offers = {gpu: replace(CATALOGUE.offer(gpu), max=4) for gpu in ("h100", "a100")}
     search = Search(judge, Limits(offers), question)
     with pytest.raises(NoFleetError):
         search.cheapest()
-    said = explain(search, Limits(offers))
+    said = explain(search, Limits(offers), proven=True)
     assert "the number of h100 binds" in said or "the limits bind together" in said
+
+
+def test_want_of_time_is_not_called_a_proof() -> None:
+    kinds = options(["h100 tp4", "a100 tp4"])
+    judge, question = prover(demand(0.6, 90.0), kinds, 700.0), Question(0.9, rounds=1)
+    tight = limits(budget=60.0)
+    search = Search(judge, tight, question)
+    with pytest.raises(NoFleetError) as raised:
+        search.cheapest()
+    assert not raised.value.proven
+    said = explain(search, tight, proven=False)
+    assert "none was found in 120 s and 1 rounds" in said
+    assert "whether one would without the limit on budget was not found out" in said
+    assert "however large" not in said
 
 
 def test_all_that_is_tried_can_be_bought() -> None:

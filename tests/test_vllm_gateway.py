@@ -12,7 +12,7 @@ import httpx
 import openai
 import pytest
 from running_service import Running, wait_until
-from vllm_servers import MAX_MODEL_LEN, MAX_NUM_BATCHED_TOKENS, MAX_NUM_SEQS, NAME, VllmServers, vllm_servers
+from vllm_servers import MAX_MODEL_LEN, MAX_NUM_BATCHED_TOKENS, MAX_NUM_SEQS, NAME, VllmServers
 
 from hexopt.client import workflow
 from hexopt.cluster import parse_cluster
@@ -22,8 +22,6 @@ from hexopt.service.fleet import Server
 from hexopt.service.settings import ServiceSettings
 from hexopt.traces import Workflow, read_trace
 from hexopt.traces.samples import sample_path
-
-__all__ = ["vllm_servers"]
 
 pytestmark = pytest.mark.xdist_group("servers")
 

@@ -250,7 +250,8 @@ def _search(prover: Prover, limits: Limits, question: Question, told: Callable[[
     try:
         return search.cheapest()
     except NoFleetError as error:
-        raise NoFleetError(f"no fleet keeps the promise: {explain(search, limits)}") from error
+        why = explain(search, limits, error.proven)
+        raise NoFleetError(f"no fleet keeps the promise: {why}", error.proven) from error
 
 
 def _answers(

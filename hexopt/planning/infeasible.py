@@ -45,10 +45,15 @@ def check_possible(demand: Demand, options: Sequence[Option], target: float) -> 
             )
 
 
-def explain(search: Search, limits: Limits) -> str:
+def explain(search: Search, limits: Limits, proven: bool) -> str:
     """Why ``search`` found nothing within ``limits``: which of them binds, and what would do.
 
     A number is called needed where the model proves it, and enough where a simulated fleet does.
+
+    Parameters
+    ----------
+    proven
+        Whether it is certain that there is nothing.
     """
     free = Limits({gpu: replace(offer, max=None) for gpu, offer in limits.offers.items()}, spot_share=limits.spot_share)
     said = [_best(search)] if search.rounds else []
@@ -61,7 +66,10 @@ def explain(search: Search, limits: Limits) -> str:
     limited = [gpu for gpu, offer in limits.offers.items() if offer.max is not None]
     if len(said) == bool(search.rounds) and (len(limited) > 1 or (limited and math.isfinite(limits.budget))):
         said += _without(search, free, "", limits)
-    return "; ".join(said) or "no fleet keeps the promise, however large: the deadline is too near for the queues"
+    if not proven:
+        effort = f"{search.question.seconds:.4g} s and {len(search.rounds)} rounds"
+        said.insert(0, f"none was found in {effort}, with more there may be one")
+    return "; ".join(said) or "none does, however large: the deadline is too near for the queues"
 
 
 def _best(search: Search) -> str:
@@ -77,8 +85,9 @@ def _without(search: Search, wider: Limits, what: str, limits: Limits) -> list[s
     least = other.model().fewest(what) if what in limits.offers else None
     try:
         plan = other.cheapest()
-    except NoFleetError:
-        return []
+    except NoFleetError as error:
+        limit = "the limits" if not what else f"the limit on {what}"
+        return [] if error.proven else [f"whether one would without {limit} was not found out in that time"]
     if what == "budget":
         return [
             f"the budget binds: {plan.cost:.2f} an hour is enough, {plan.bound:.2f} is needed "

@@ -122,7 +122,17 @@ class Question:
 
 
 class NoFleetError(ValueError):
-    """No fleet keeps the promise within the limits; the message says what binds."""
+    """No fleet keeps the promise within the limits; the message says what binds.
+
+    Parameters
+    ----------
+    proven
+        Whether there is none; otherwise none was found in the time and rounds given.
+    """
+
+    def __init__(self, message: str, proven: bool = True) -> None:
+        super().__init__(message)
+        self.proven = proven
 
 
 @dataclass
@@ -259,7 +269,7 @@ class Search:
                 break
             best = found
         if best is None:
-            raise NoFleetError("no fleet that was tried keeps the promise")
+            raise NoFleetError("no fleet that was tried keeps the promise", proven=bound == math.inf)
         return self._answer(best, min(bound, self.cost(best)), first)
 
     def any_passing(self) -> tuple[Fleet | None, bool]:
