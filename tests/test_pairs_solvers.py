@@ -18,6 +18,7 @@ from hexopt.solvers.pairs import (
     cpsat_pairs,
     greedy_pairs,
     judge_pairs,
+    lower_bound_pairs,
     solve_pairs,
 )
 
@@ -34,6 +35,8 @@ def test_plans_and_bounds_enclose_the_optimum(seed, n, p, d, whole):
     assert greedy_pairs(problem).objective >= best - dust
     annealed = anneal_pairs(problem, time_limit=None, moves=3000)
     assert best - dust <= annealed.objective <= greedy_pairs(problem).objective
+    for start in (annealed, greedy_pairs(problem), random_plan(np.random.default_rng(seed), problem)):
+        assert lower_bound_pairs(problem, start, steps=40) <= best + dust
     plan = cpsat_pairs(problem, time_limit=20.0, warm_start=annealed)
     assert plan.bound <= best + dust and best - dust <= plan.objective <= annealed.objective
     if plan.status == "optimal":
@@ -50,6 +53,32 @@ def test_the_program_finds_the_optimum_and_mostly_proves_it():
         proven += plan.status == "optimal"
     # The rest is what a queue loses that never waits for a call yet to come.
     assert found >= 98 and proven >= 85
+
+
+@given(st.integers(0, 2**31), st.integers(1, 40), st.integers(1, 4), st.integers(1, 4))
+@settings(max_examples=40, deadline=None)
+def test_prices_never_bound_above_a_plan_and_never_below_what_is_seen_at_once(seed, n, p, d):
+    problem = random_pairs(np.random.default_rng(seed), n, p, d)
+    good = anneal_pairs(problem, time_limit=None, moves=5000)
+    # From a bad plan, too: that its objective is above the optimum must not lift the bound.
+    bad = random_plan(np.random.default_rng(seed), problem)
+    for start in (good, bad):
+        assert alone_bound(problem) <= lower_bound_pairs(problem, start, steps=60) <= good.objective * (1.0 + 1e-12)
+
+
+def test_prices_see_the_queue_that_each_call_alone_does_not():
+    n = 12
+    problem = random_pairs(
+        np.random.default_rng(0), n, 1, 1, prefill=np.full((n, 1), 1.0), decode=np.full((n, 1), 1.0),
+        transfer=np.zeros((n, 1, 1)), weight=np.ones(n), workflow=np.arange(n), due=np.full(n, 1e3), kv=np.ones(n),
+        kv_capacity=[n], seats=[n], prefill_free=[0.0], busy_instance=[], busy_until=[], busy_kv=[],
+        release=np.zeros(n), bound=np.full(n, -1), kv_ready=np.full((n, 1), np.inf), hold=np.full(n, np.inf),
+        imposed=np.zeros((n, 1)),
+    )  # fmt: skip
+    plan = greedy_pairs(problem)
+    assert plan.objective == pytest.approx(0.05 * (n * (n + 1) / 2 + n))
+    assert alone_bound(problem) == pytest.approx(0.05 * 2 * n)
+    assert lower_bound_pairs(problem, plan) >= 0.93 * plan.objective
 
 
 @given(st.integers(0, 2**31), st.integers(1, 12), st.integers(1, 3), st.integers(1, 3), st.booleans())

@@ -9,6 +9,7 @@ from hexopt.solvers.pairs.bounds import alone_bound
 from hexopt.solvers.pairs.cpsat import cpsat_pairs
 from hexopt.solvers.pairs.insertion import greedy_pairs
 from hexopt.solvers.pairs.judge import judge_pairs
+from hexopt.solvers.pairs.lagrangian import lower_bound_pairs
 from hexopt.solvers.pairs.plan import PairEvaluation, PairPlan
 from hexopt.solvers.pairs.problem import PairProblem
 from hexopt.solvers.pairs.solve import PAIR_SOLVERS, solve_pairs
@@ -23,5 +24,6 @@ __all__ = [
     "cpsat_pairs",
     "greedy_pairs",
     "judge_pairs",
+    "lower_bound_pairs",
     "solve_pairs",
 ]

@@ -36,6 +36,8 @@ a plan heated up in short time ends worse than one that is only polished."""
 _PASSES = 400.0
 _WARM = 5.0
 """The same as ``_HOT`` from a plan that was handed in."""
+_CYCLE = 2000.0
+"""Moves of each call after which a run that has time for more is heated up again, from the best plan."""
 _SAMPLES = 60
 """Moves that the mean is of."""
 
@@ -129,6 +131,7 @@ def _search(a: PairArrays, s: Search, heat: float, started: float, time_limit: f
     n = s.order.shape[0]
     last = _COLD * _typical_increase(a, s, _SAMPLES if moves is None else min(_SAMPLES, moves))
     begun, done = time.perf_counter(), 0
+    cycle = 0
     chunk, total = _FIRST_CHUNK, float(moves or _FIRST_CHUNK)
     while True:
         now = time.perf_counter()
@@ -143,9 +146,21 @@ def _search(a: PairArrays, s: Search, heat: float, started: float, time_limit: f
             chunk = 1 + int(min(time_limit / _LOOKS, left) * done / (now - begun))
         if moves is not None:
             chunk, total = min(chunk, moves - done), min(total, moves)
+        cycles = max(1, int(total / (_CYCLE * n)))
+        if int(share * cycles) != cycle:
+            cycle = int(share * cycles)
+            _start_anew(s)
         hot = 1.0 + heat * min(1.0, total / (_PASSES * n)) ** 0.5
-        _anneal(a, s, last * hot ** (1.0 - share), chunk)
+        _anneal(a, s, last * hot ** (1.0 - share * cycles % 1.0), chunk)
         done += chunk
+
+
+def _start_anew(s: Search) -> None:
+    """Go on from the best plan."""
+    for now, best in ((s.prefill, s.best_prefill), (s.decode, s.best_decode), (s.order, s.best_order)):
+        now[:] = best
+    s.rank[s.order] = np.arange(s.order.shape[0])
+    s.cost[0] = s.cost[1]
 
 
 @inlined

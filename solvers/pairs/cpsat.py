@@ -4,6 +4,10 @@ The program is a relaxation: a decode instance may keep room idle for a call tha
 waiting queues never do, and a call's place among the prefills says nothing about its place among the decodes. Its bound
 holds for every plan; its solution becomes a plan whose cost the judge finds. Where both coincide, the plan is optimal.
 Numbers are rounded to the plan's advantage, see :mod:`hexopt.solvers.pairs.rounding`.
+
+In a schedule where nothing can be earlier a prefill starts when its instance is free, at its release, or when another
+one ends there; a decode when its KV cache arrives or when another one ends there. Some best schedule is like that, and
+saying so lets the solver search over which call that is rather than over millions of ticks.
 """
 
 from __future__ import annotations
@@ -22,12 +26,15 @@ from hexopt.solvers.pairs.judge import objective_of
 from hexopt.solvers.pairs.kernels import arrays_of
 from hexopt.solvers.pairs.plan import PairPlan
 from hexopt.solvers.pairs.problem import PairProblem
-from hexopt.solvers.pairs.rounding import RoundedPairs, dust, proved, rounded_pairs
+from hexopt.solvers.pairs.rounding import RoundedPairs, Whole, dust, proved, rounded_pairs
 from hexopt.solvers.plan import HELD
 from hexopt.solvers.problem import ProblemError
 
 _POLISH = 300
 """Annealing moves before, and from a plan that was found: the program's schedule and the judge's may differ."""
+
+_MOST_CAUSES = 8_000
+"""Above which the model does not say which call's end starts which: there is no proof to hope for."""
 
 
 def cpsat_pairs(
@@ -120,6 +127,7 @@ class _Model:
         self.start: dict[int, Any] = {}
         self.on_prefill: dict[tuple[int, int], Any] = {}
         self.on_decode: dict[tuple[int, int], Any] = {}
+        self.pair: dict[tuple[int, int, int], Any] = {}
         self.terms: list[Any] = []
         self.prices: list[int] = []
 
@@ -135,6 +143,11 @@ class _Model:
             self._serial(i)
         for j in range(self.problem.decodes):
             self._memory(j)
+        if (len(self.on_prefill) + len(self.on_decode)) * self.problem.calls <= _MOST_CAUSES:
+            for r in range(self.problem.calls):
+                if time.perf_counter() > deadline:
+                    return False
+                self._causes(r)
         self._lateness(ends)
         self.model.minimize(self.sum(self.terms, self.prices))
         return time.perf_counter() < deadline
@@ -205,6 +218,7 @@ class _Model:
         pairs = {
             (i, j): self._new(0, 1, (i, j) == (i0, j0), 0) for i, j in zip(*np.nonzero(p.possible[r]), strict=True)
         }
+        self.pair.update({(r, int(i), int(j)): pair for (i, j), pair in pairs.items()})
         for i in sorted({i for i, _ in pairs}):
             self.on_prefill[r, int(i)] = chosen = self._new(0, 1, i == i0, 0)
             self.model.add(sum(pair for (k, _), pair in pairs.items() if k == i) == chosen)
@@ -222,6 +236,40 @@ class _Model:
         if held:
             self.model.add(self.begin[r] == 0).only_enforce_if(held[0])
         return variables + held, factors
+
+    def _causes(self, r: int) -> None:
+        """What call ``r``'s prefill and decode start at: see the module."""
+        p, z = self.problem, self.z
+        for i in [i for (s, i) in self.on_prefill if s == r]:
+            first = self.model.new_bool_var("")
+            self.model.add(self.begin[r] == int(max(z.free[i], z.release[r]))).only_enforce_if(first)
+            causes = [first, *self._ends(r, i, self.on_prefill, self.begin, self.begin[r], z.prefill)]
+            self.model.add(sum(causes) == self.on_prefill[r, i])
+        for j in [j for (s, j) in self.on_decode if s == r]:
+            arrived, causes = self.model.new_bool_var(""), []
+            if p.settled[r]:
+                self.model.add(self.start[r] == int(z.arrival[r, 0, j])).only_enforce_if(arrived)
+            else:
+                for i in [i for (s, i, k) in self.pair if s == r and k == j]:
+                    self.model.add(self.start[r] == self.begin[r] + int(z.arrival[r, i, j])).only_enforce_if(
+                        arrived, self.pair[r, i, j]
+                    )
+            for end in np.unique(z.until[p.busy_instance == j]).tolist():
+                if end >= z.room[r, j]:
+                    causes.append(self.model.new_bool_var(""))
+                    self.model.add(self.start[r] == end).only_enforce_if(causes[-1])
+            causes += [arrived, *self._ends(r, j, self.on_decode, self.start, self.start[r], z.decode)]
+            self.model.add(sum(causes) == self.on_decode[r, j])
+
+    def _ends(self, r: int, k: int, on: Any, starts: Any, start: Any, takes: Whole) -> list[Any]:
+        """For each other call that instance ``k`` may have: whether call ``r`` starts when it ends there."""
+        causes = []
+        for s in [s for (s, m) in on if m == k and s != r]:
+            cause = self.model.new_bool_var("")
+            self.model.add(start == starts[s] + int(takes[s, k])).only_enforce_if(cause)
+            self.model.add_implication(cause, on[s, k])
+            causes.append(cause)
+        return causes
 
     def _serial(self, i: int) -> None:
         self.model.add_no_overlap([

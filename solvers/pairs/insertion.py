@@ -19,9 +19,12 @@ from hexopt.solvers.pairs.plan import PairPlan
 from hexopt.solvers.pairs.problem import PairProblem
 from hexopt.solvers.plan import HELD
 
+_PROMPTER = 0.5
+"""Mean work of an instance by which a call of twice the weight is inserted earlier."""
+
 
 def greedy_pairs(problem: PairProblem) -> PairPlan:
-    """Insert the calls by slack, and by weighted shortest time; the better plan.
+    """Insert the calls in several orders (:func:`orders`); the best plan.
 
     Slack is ``due - tail - time of the fastest pair``. The pair is the one, holding included, for which the objective
     grows least; of equals, the one whose KV cache arrives first.
@@ -34,15 +37,34 @@ def greedy_pairs(problem: PairProblem) -> PairPlan:
     )
 
 
-def orders(problem: PairProblem) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """The calls by slack, and by time over weight (Smith's rule); shape (n,) each."""
+def orders(problem: PairProblem) -> list[NDArray[np.int64]]:
+    """Orders of the calls worth a try, shape (n,) each.
+
+    By slack; by slack, those of heavy workflows earlier; by positive slack and work; by both ranks. Work is what a call
+    takes of prefill seconds and of token-seconds at the fastest instances, in means of all calls and for its weight
+    (Smith's rule).
+    """
     p: Any = problem
-    pairs = problem.arrival + np.where(np.isfinite(p.decode), p.decode, np.inf)[:, None]
-    fastest = np.minimum(pairs.min(axis=(1, 2), initial=np.inf), p.hold)
-    alone = np.where(problem.settled, 0.0, p.release) + fastest
-    slack = p.due[p.workflow] - p.tail - alone
-    smith = alone / np.maximum(p.weight[p.workflow], 1e-9)
-    return np.argsort(slack, kind="stable"), np.argsort(smith, kind="stable")
+    if problem.calls == 0:
+        return [np.zeros(0, np.int64)]
+    weight = np.maximum(p.weight[p.workflow], 1e-3 * p.weight.max() + 1e-9)
+    decode = np.where(problem.possible.any(axis=1), p.decode, np.inf)
+    prefill = np.where(problem.possible.any(axis=2) & ~problem.settled[:, None], p.prefill, np.inf)
+    fastest = np.minimum((problem.arrival + decode[:, None]).min(axis=(1, 2)), p.hold)
+    slack = p.due[p.workflow] - p.tail - fastest - np.where(problem.settled, 0.0, p.release)
+    heavy = slack - _PROMPTER * fastest.sum() / (problem.prefills + problem.decodes) * np.log2(weight)
+    work = _in_means(_finite(prefill.min(axis=1)) / weight) + _in_means(p.kv * _finite(decode.min(axis=1)) / weight)
+    both = np.argsort(np.argsort(slack)) + np.argsort(np.argsort(work))
+    keys = (slack, heavy, np.maximum(slack, 0.0) / fastest.mean() + work, both)
+    return [np.argsort(key, kind="stable") for key in keys]
+
+
+def _finite(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.where(np.isfinite(values), values, 0.0)
+
+
+def _in_means(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    return values / max(float(values.mean()), 1e-12)
 
 
 def _inserted(problem: PairProblem, a: PairArrays, order: NDArray[np.int64]) -> PairPlan:
