@@ -31,11 +31,10 @@ from hexopt.simulation.state import NONE, Simulation
 from hexopt.solvers import HELD, EpochProblem, Plan, anneal, greedy, solve
 from hexopt.solvers.extras import MissingExtraError
 from hexopt.solvers.judge import sequences
+from hexopt.solvers.spoiling import spoil
 
 _log = logging.getLogger(__name__)
 
-_MOVES = 300
-"""Moves of annealing a stage where runs must repeat."""
 _OVERTIME = 1.1
 """A solver that takes longer than its limit by this factor is late."""
 _SOON = 1e-9
@@ -169,10 +168,12 @@ class Scheduler:
                 plan = greedy(problem)
             elif settings.freeze and settings.solver == "annealing":
                 # Expected stages only make room: they need no search of their own.
-                plan = anneal(problem, time_limit=None, moves=_MOVES * epoch.stages.shape[0])
+                plan = anneal(problem, time_limit=None, moves=int(settings.moves) * epoch.stages.shape[0])
             else:
                 plan = solve(problem, solver=settings.solver, time_limit=settings.time_limit)
             sequences(problem, plan.instance, plan.order)
+            if settings.spoil > 0.0:
+                plan = spoil(problem, plan, settings.spoil, seed=self.tally.solves)
         except MissingExtraError:
             raise
         except Exception:
@@ -258,19 +259,20 @@ class _Seen(Exception):
 
 @dataclass(frozen=True)
 class _Watched(RollingHorizon):
-    """Stops at the first epoch of at least ``stages`` stages from second ``at`` on."""
+    """Shows every epoch, and its time, before it is solved."""
 
-    at: float = 0.0
-    stages: int = 1
+    watch: Callable[[Epoch, float], None] | None = None
 
     def scheduler(self, fleet: Fleet) -> Scheduler:
-        def watch(epoch: Epoch, now: float) -> None:
-            if now >= self.at and epoch.problem.stages >= self.stages:
-                raise _Seen(epoch, now)
-
         result = Scheduler(self, fleet)
-        result.watch = watch
+        result.watch = self.watch
         return result
+
+
+def watched(settings: RollingHorizon, watch: Callable[[Epoch, float], None]) -> RollingHorizon:
+    """The same policy, whose every epoch is shown to ``watch`` with its time before it is solved."""
+    own = {field.name: getattr(settings, field.name) for field in fields(settings)}
+    return _Watched(**own, watch=watch)
 
 
 def epoch_at(
@@ -285,9 +287,13 @@ def epoch_at(
     picks, times
         As it takes them.
     """
-    own = {field.name: getattr(settings, field.name) for field in fields(settings)}
+
+    def watch(epoch: Epoch, now: float) -> None:
+        if now >= at and epoch.problem.stages >= stages:
+            raise _Seen(epoch, now)
+
     try:
-        experiment.run(_Watched(**own, at=at, stages=stages), picks, times)
+        experiment.run(watched(settings, watch), picks, times)
     except _Seen as seen:
         return seen.found
     return None

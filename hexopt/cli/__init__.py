@@ -7,7 +7,7 @@ from typing import Any
 
 import typer
 
-from hexopt.cli import compare, demo, emulate, models, plan, profile, serve, simulate, solver, traces, tune
+from hexopt.cli import compare, demo, emulate, gap, models, plan, profile, serve, simulate, solver, traces, tune
 
 app = typer.Typer(
     name="hexopt",
@@ -19,6 +19,7 @@ app = typer.Typer(
 app.command("simulate")(simulate.simulate)
 app.command("demo")(demo.demo)
 app.command("compare")(compare.compare)
+app.command("gap")(gap.gap)
 app.command("emulate")(emulate.emulate)
 app.command("solve")(solver.solve)
 app.command("explain")(solver.explain)

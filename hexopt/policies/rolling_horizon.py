@@ -44,8 +44,13 @@ class RollingHorizon(Policy):
         0: only ready stages are planned.
     freeze
         Whether solving takes no simulated time and search is limited by moves, so that runs repeat bit for bit.
+    moves
+        Moves of annealing a stage where ``freeze`` is set.
     solve_seconds
         Simulated seconds that a solve takes; 0: as long as it really took.
+    spoil
+        Gap up to which each plan is made worse at random before it is followed, 0 to below 1: an experiment about what
+        a gap costs (:func:`hexopt.solvers.spoiling.spoil`).
     """
 
     solver: str = "annealing"
@@ -59,7 +64,9 @@ class RollingHorizon(Policy):
     tail_share: float = 0.0
     lookahead: float = 0.0
     freeze: bool = False
+    moves: float = 300
     solve_seconds: float = 0.0
+    spoil: float = 0.0
 
     name: ClassVar[str] = "rolling-horizon"
     code: ClassVar[int] = compiled.PLANNER
@@ -77,8 +84,11 @@ class RollingHorizon(Policy):
         for name in ("floor", "solve_seconds", "lookahead"):
             if not (0.0 <= getattr(self, name) < math.inf):
                 raise PolicyError(f"{name} is {getattr(self, name)}, expected at least 0 seconds")
-        if not 0.0 <= self.tail_share < 1.0:
-            raise PolicyError(f"tail_share is {self.tail_share}, expected 0 to below 1")
+        if not (self.moves >= 1 and self.moves == int(self.moves)):
+            raise PolicyError(f"moves is {self.moves:g}, expected a whole number of at least 1")
+        for name in ("tail_share", "spoil"):
+            if not 0.0 <= getattr(self, name) < 1.0:
+                raise PolicyError(f"{name} is {getattr(self, name)}, expected 0 to below 1")
         make_objective(self.objective)
 
     @property

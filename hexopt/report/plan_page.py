@@ -55,7 +55,7 @@ def plan_page_html(document: Document) -> str:
     )
     charts = [card for _, _, _, cards in shown for card in cards if card.figure is not None]
     data = ",".join(f"{json.dumps(f'{card.name}-chart')}:{card.figure.to_json()}" for card in charts if card.figure)
-    return page_of(f"Fleet plan: {document['title']}", content, f"{{{data}}}", "plan")
+    return page_of(f"Fleet plan: {document['title']}", content, f"{{{data}}}", "cards")
 
 
 def headline(document: Document) -> str:
