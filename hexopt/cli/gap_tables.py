@@ -67,8 +67,8 @@ def _ends(load: str, rows: list[Document]) -> None:
 def _percent(estimate: Document | None) -> str:
     if estimate is None or estimate["mean"] is None:
         return "–"
-    half = "" if not estimate["half"] else f" ± {100 * estimate['half']:.2f}"
-    return f"{100 * estimate['mean']:.2f}{half}"
+    half = "" if not estimate["half"] else f" ± {100 * estimate['half']:.3f}"
+    return f"{100 * estimate['mean']:.3f}{half}"
 
 
 def ratio(versus: Document | None) -> str:
