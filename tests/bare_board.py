@@ -13,7 +13,7 @@ from hexopt.models.lengths import empty_lengths
 from hexopt.models.successors import no_successors
 from hexopt.models.tails import empty_tails
 from hexopt.policies.knowledge import Knowledge
-from hexopt.simulation.state import CLOCK, ENTRY, INSTANCE, NODE, NODE_HERE, STAGE, WORKFLOW, Simulation
+from hexopt.simulation.state import CLOCK, ENTRY, EVENT, INSTANCE, NODE, NODE_HERE, STAGE, WORKFLOW, Simulation
 
 
 def bare_board(**arrays: Any) -> Simulation:
@@ -21,7 +21,7 @@ def bare_board(**arrays: Any) -> Simulation:
     tables = {"stage": STAGE, "workflow": WORKFLOW, "instance": INSTANCE, "node": NODE}
     nothing: dict[str, Any] = {name: np.zeros(0, dtype=dtype) for name, dtype in tables.items()}
     nothing |= {name: np.zeros(0, dtype=np.int32) for name in ("child", "path", "delayed", "ready")}
-    nothing |= {"link_latency": np.zeros((0, 0)), "link_seconds": np.zeros((0, 0))}
+    nothing |= {"event": np.zeros(0, dtype=EVENT), "link_latency": np.zeros((0, 0)), "link_seconds": np.zeros((0, 0))}
     nothing |= {"coef": np.zeros((0, 1)), "running": np.zeros((0, 0), dtype=np.int32)}
     nothing |= {"here": np.zeros((0, 0), dtype=NODE_HERE), "entry": np.zeros((0, 0), dtype=ENTRY)}
     return Simulation(**(nothing | {"clock": np.zeros(1, dtype=CLOCK)} | arrays))

@@ -62,8 +62,20 @@ class OracleConfig:
 
 
 @dataclass(frozen=True)
+class OracleEvent:
+    """From ``when`` on instance ``instance`` is up, or down; down it loses its memory and its calls begin anew."""
+
+    when: float
+    instance: int
+    up: bool
+
+
+@dataclass(frozen=True)
 class OracleOutcome:
-    """What became of a stage: times in seconds, prefix tokens found at its first admission, preemptions."""
+    """What became of a stage: times in seconds, prefix tokens found at its first admission, preemptions.
+
+    Times and tokens are those of the attempt that ended, preemptions those of all.
+    """
 
     start: float
     first_token: float
@@ -267,6 +279,25 @@ class OracleInstance:
         self._arrived = 0
         self._prepended = 0
         self._scheduled: dict[int, tuple[_Call, int]] = {}
+        self._preemptions: dict[int, int] = {}
+        self.up = True
+
+    def fail(self) -> list[int]:
+        """Go down: nothing is cached any more; the stages that were here, the lowest number first."""
+        self.cache = OracleCache(self.cache.nodes, self.config.blocks, self.config.block_size)
+        lost = self.turn_away()
+        self.running.clear()
+        self._scheduled.clear()
+        self.up = False
+        return lost
+
+    def turn_away(self) -> list[int]:
+        """Forget all stages that are here; the lowest number first."""
+        here = self.running + self.waiting
+        for call in here:
+            self._preemptions[call.stage] = call.preemptions
+        self.waiting.clear()
+        return sorted(call.stage for call in here)
 
     def arrive(self, stage: int, spec: OracleStage) -> None:
         """Put a stage into the waiting queue."""
@@ -276,13 +307,14 @@ class OracleInstance:
         assert not path or self.cache.nodes[path[-1]].end_tokens <= spec.prompt + spec.output
         priority = spec.priority if self.config.scheduling == "priority" else 0.0
         call = _Call(stage, spec.prompt, spec.output, path, priority, self._arrived)
+        call.preemptions = self._preemptions.get(stage, 0)
         self._arrived += 1
         self.waiting.append(call)
 
     def start_step(self, now: float) -> OracleStep | None:
         """Schedule and start the step that begins at ``now``; None where there is nothing to schedule."""
         assert not self._scheduled, "a step is running"
-        if not self.running and not self.waiting:
+        if not self.up or (not self.running and not self.waiting):
             return None
         preempted: list[int] = []
         while True:
@@ -465,6 +497,7 @@ def simulate_oracle(
     configs: Sequence[OracleConfig],
     nodes: Sequence[OracleNode],
     stages: Sequence[OracleStage],
+    events: Sequence[OracleEvent] = (),
     max_steps: int = 1_000_000,
 ) -> tuple[list[OracleOutcome], list[OracleInstance]]:
     """Run all stages on the instances they name; their outcomes in order, and the instances with their steps.
@@ -481,8 +514,10 @@ def simulate_oracle(
     ]
     finish: dict[int, float] = {}
     total_steps = 0
-    while True:
+    coming = sorted(events, key=lambda event: event.when)
+    while len(finish) < len(stages):
         times = [time for time, _ in ready] + [time for time in busy_until if time is not None]
+        times += [event.when for event in coming]
         if not times:
             break
         now = min(times)
@@ -496,6 +531,17 @@ def simulate_oracle(
                 for child, stage in enumerate(stages):
                     if index in stage.parents and all(parent in finish for parent in stage.parents):
                         ready.append((max(stage.arrival, now) + stage.tool_delay, child))
+        while coming and coming[0].when == now:
+            event = coming.pop(0)
+            at = instances[event.instance]
+            again: list[int] = []
+            if not event.up and at.up:
+                again = at.fail()
+                busy_until[event.instance] = None
+            elif event.up and not at.up:
+                again = [stage for instance in instances if not instance.up for stage in instance.turn_away()]
+                at.up = True
+            ready += [(now, index) for index in again]
         for _, index in sorted(entry for entry in ready if entry[0] == now):
             instances[stages[index].instance].arrive(index, stages[index])
         ready = [entry for entry in ready if entry[0] > now]

@@ -49,6 +49,7 @@ def test_hexgen_flow_compares_everyone_who_does_not_know_the_truth():
         ({"workflows": '"20"'}, "workflows: Input should be a valid integer"),
         ({"seeds": "[1, 1]"}, "seeds: one is there twice"),
         ({"seeds": "0"}, "seeds: Input should be greater than or equal to 1"),
+        ({"events": '["a100-0 breaks"]'}, "events: event 'a100-0 breaks': expected 'NAME down at 300s for 120s'"),
         ({"colour": '"red"'}, "colour: Extra inputs are not permitted"),
         ({"title": ""}, "title: Field required"),
         ({"title": "Small"}, "is not a TOML file"),

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from oracle_engine import OracleConfig, OracleNode, OracleStage, simulate_oracle
+from oracle_engine import OracleConfig, OracleEvent, OracleNode, OracleStage, simulate_oracle
 
 from hexopt.models.lengths import empty_lengths
 from hexopt.models.roofline import FEATURE_NAMES
@@ -17,7 +17,7 @@ from hexopt.models.tails import empty_tails
 from hexopt.policies.knowledge import Knowledge
 from hexopt.policies.policy import Fleet, Policy, Training
 from hexopt.simulation.simulator import SimulationError, advance, build, check_fits
-from hexopt.simulation.state import INSTANCE, NODE, NONE, STAGE, WORKFLOW
+from hexopt.simulation.state import DOWN, EVENT, INSTANCE, NODE, NONE, OPEN, STAGE, WORKFLOW
 from hexopt.simulation.workload import Jobs
 
 SCALE = {"1": 1e-2, "A": 1e-7, "K": 1e-6, "S": 1e-4, "C": 1e-6, "B": 1e-4}
@@ -31,6 +31,7 @@ class Case:
     stages: list[OracleStage]
     nodes: list[OracleNode]
     configs: list[OracleConfig]
+    events: tuple[OracleEvent, ...] = ()
 
 
 def random_case(rng: np.random.Generator) -> Case:
@@ -141,7 +142,8 @@ def simulate_case(case: Case):  # type: ignore[no-untyped-def]
     coef = np.array([c.coef for c in case.configs])
     jobs = Jobs(stage, np.array(flat, dtype=np.int32), workflow, node, np.zeros(workflows + 1, dtype=np.int64))
     check_fits(jobs, instance)
-    sim = build(jobs, instance, coef)
+    events = [(e.when, e.instance, OPEN if e.up else DOWN) for e in case.events]
+    sim = build(jobs, instance, coef, events=np.array(events, dtype=EVENT))
     one = np.ones(1)
     training = Training(("k",), empty_lengths(1), empty_tails(1), one, one, one)
     fleet = Fleet(coef, ("x",) * len(case.configs), np.full(len(case.configs), 64), np.zeros(len(case.configs)))
@@ -153,8 +155,13 @@ def simulate_case(case: Case):  # type: ignore[no-untyped-def]
 
 def assert_agrees(seed: int) -> tuple[int, int]:
     """Simulate the case of ``seed`` twice; return its preemptions and cached tokens."""
-    case = random_case(np.random.default_rng(seed))
-    expected, _ = simulate_oracle(case.configs, case.nodes, case.stages)
+    sim = assert_case_agrees(random_case(np.random.default_rng(seed)), seed)
+    return int(sim.stage["preemptions"].sum()), int(sim.stage["cached"].sum())
+
+
+def assert_case_agrees(case: Case, seed: int):  # type: ignore[no-untyped-def]
+    """Simulate the case twice; return the engine's state at the end."""
+    expected, _ = simulate_oracle(case.configs, case.nodes, case.stages, case.events)
     sim = simulate_case(case)
     for field, name in (("start", "start"), ("first_token", "first_token"), ("finish", "finish")):
         wanted = np.array([getattr(o, name) for o in expected])
@@ -166,7 +173,7 @@ def assert_agrees(seed: int) -> tuple[int, int]:
     assert (sim.instance["running"] == 0).all() and (sim.instance["waiting"] == 0).all()
     assert sim.clock["stages_left"][0] == 0
     assert sim.instance["finished"].sum() == len(case.stages)
-    return int(sim.stage["preemptions"].sum()), int(sim.stage["cached"].sum())
+    return sim
 
 
 def test_agrees_with_the_oracle_on_two_thousand_workloads() -> None:
@@ -180,6 +187,28 @@ def test_agrees_with_the_oracle_on_two_thousand_workloads() -> None:
 @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_agrees_with_the_oracle_on_any_workload(seed: int) -> None:
     assert_agrees(seed)
+
+
+def with_failures(case: Case, rng: np.random.Generator) -> Case:
+    """Instances that go down and come back, some of them late for the first call."""
+    events = []
+    for i in range(len(case.configs)):
+        when = 0.0 if rng.random() < 0.3 else float(rng.exponential(1.0))
+        for _ in range(int(rng.integers(0, 3))):
+            back = when + float(rng.exponential(0.5))
+            events += [OracleEvent(when, i, up=False), OracleEvent(back, i, up=True)]
+            when = back + float(rng.exponential(1.0))
+    return replace(case, events=tuple(sorted(events, key=lambda e: e.when)))
+
+
+def test_agrees_with_the_oracle_where_instances_fail() -> None:
+    lost = 0
+    for seed in range(500):
+        rng = np.random.default_rng((1, seed))
+        sim = assert_case_agrees(with_failures(random_case(rng), rng), seed)
+        assert sim.stage["lost"].sum() == sim.instance["lost"].sum()
+        lost += int(sim.stage["lost"].sum()) > 0
+    assert lost > 150, "too few workloads lost a call"
 
 
 def test_refuses_a_stage_longer_than_every_context() -> None:

@@ -67,6 +67,13 @@ def simulate(
     training: Annotated[
         str | None, typer.Option(help="Trace that predictors start from; by default every fifth workflow.")
     ] = None,
+    event: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="What happens to an instance: 'NAME down at 300s for 120s', 'NAME drains at 5min', 'NAME starts at "
+            "60s', or a TOML file with a list of such events; several times."
+        ),
+    ] = None,
     until: Annotated[float | None, typer.Option(help="Stop at this simulated time, seconds.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object a policy.")] = False,
     export: Annotated[
@@ -87,6 +94,7 @@ def simulate(
     from hexopt.cli import console
     from hexopt.cluster import load_cluster
     from hexopt.policies.registry import make_policy
+    from hexopt.simulation.events import event_table, parse_events
     from hexopt.simulation.experiment import Experiment
     from hexopt.simulation.metrics import summarise
 
@@ -97,6 +105,8 @@ def simulate(
     policies = [make_policy(text) for text in policy or ["greedy-urgency"]]
     policies = _with_settings(policies, solver, epoch, time_limit, weights, freeze_solver)
     fleet = load_cluster(cluster)
+    events = parse_events(event or ())
+    event_table(events, fleet)  # refuses them before the work begins
     pool = console.load_workflows(trace, trace_format)
     pool = that_fit(pool, fleet, drop_long)
     known = console.load_workflows(training, flag="--training") if training else None
@@ -108,7 +118,7 @@ def simulate(
     runs: list[Run] = []
     summaries: list[Summary] = []
     for chosen in policies:
-        run = experiment.run(chosen, picks, times, until=math.inf if until is None else until)
+        run = experiment.run(chosen, picks, times, until=math.inf if until is None else until, events=events)
         summary = summarise(run, experiment.standalone[picks])
         runs.append(run)
         summaries.append(summary)

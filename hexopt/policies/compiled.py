@@ -10,7 +10,7 @@ from hexopt.models.kernel import kernel
 from hexopt.policies import deadline, greedy_urgency, hexgen_flow, least_loaded, round_robin
 from hexopt.policies.knowledge import believe, learn
 from hexopt.policies.serving import begins
-from hexopt.simulation.state import PREFILL
+from hexopt.simulation.state import DECODE, DRAINING, PREFILL
 
 EXTERNAL = 0
 ROUND_ROBIN = 1
@@ -55,19 +55,36 @@ def place(policy, sim, know, r, now):
 
 @kernel
 def first_fitting(sim, r, i):
-    """Instance ``i``, or the next one after it that takes stage ``r``; ``i`` where none does."""
+    """Instance ``i``, or the next one after it that takes stage ``r``.
+
+    Where none is open to it, one that drains, else one that is down: it waits there.
+    """
     instances = sim.instance.shape[0]
     for k in range(instances):
         if takes(sim, r, (i + k) % instances):
             return (i + k) % instances
-    return i
+    shut = i
+    for k in range(instances - 1, -1, -1):
+        j = (i + k) % instances
+        if not fits(sim, r, j):
+            continue
+        if sim.instance[j].state == DRAINING:
+            return j
+        shut = j
+    return shut
 
 
 @kernel
 def takes(sim, r, i):
     """Whether instance ``i`` is open to calls that begin, and its context long enough for stage ``r``."""
+    return begins(sim.instance[i]) and fits(sim, r, i)
+
+
+@kernel
+def fits(sim, r, i):
+    """Whether stage ``r`` may begin on instance ``i`` when that is open: by its role and its longest context."""
     inst = sim.instance[i]
-    if not begins(inst):
+    if inst.role == DECODE:
         return False
     # A call names its longest output (max_tokens), so whether it fits a context is known before it runs.
     output = 1 if inst.role == PREFILL else sim.stage[r].output

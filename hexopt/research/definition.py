@@ -13,6 +13,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from hexopt.research.metrics import LEAST_FOR_REQ99, METRICS
+from hexopt.simulation.events import parse_event
 from hexopt.toml_file import place_of
 
 EXPERIMENTS: Mapping[str, Path] = MappingProxyType(
@@ -79,7 +80,8 @@ class Definition(_Strict):
 
     ``rates`` are workflows a second, ``loads`` shares of the measured capacity; ``slo_factors`` multiples of the
     family's mean stand-alone latency, ``slos`` seconds. ``workflows`` are measured in each run; before and after them
-    as many more arrive as do in ``warm_up`` and ``drain`` times the longest deadline. ``policy_files`` are Python files
+    as many more arrive as do in ``warm_up`` and ``drain`` times the longest deadline. ``events`` happen in every run, see
+    :func:`hexopt.simulation.events.parse_event`; seconds count from the first arrivals on. ``policy_files`` are Python files
     whose subclasses of Policy may be named, too; ``files`` are the traces in a folder that is given beside.
     """
 
@@ -101,6 +103,14 @@ class Definition(_Strict):
     warm_up: float = Field(default=2.0, ge=0, le=100)
     drain: float = Field(default=1.0, ge=0, le=100)
     drop_long: bool = False
+    events: list[str] = []
+
+    @field_validator("events")
+    @classmethod
+    def _readable(cls, value: list[str]) -> list[str]:
+        for text in value:
+            parse_event(text)
+        return value
 
     @field_validator("traces", "files", mode="before")
     @classmethod

@@ -17,6 +17,7 @@ from hexopt.research.definition import Definition, DefinitionError
 from hexopt.research.measuring import measured, per_workflow
 from hexopt.research.metrics import LEAST_FOR_REQ99, METRICS
 from hexopt.research.results import Cell, Results
+from hexopt.simulation.events import EventError, FleetEvent, event_table, parse_event
 from hexopt.simulation.experiment import Experiment
 from hexopt.traces.workflow import Workflow
 
@@ -34,6 +35,7 @@ class Setting:
     trace: str
     cluster: str
     experiments: tuple[Experiment, ...]
+    events: tuple[FleetEvent, ...] = ()
 
     @property
     def longest_deadline(self) -> float:
@@ -50,10 +52,21 @@ class Setting:
         training: Sequence[Workflow] | None,
         definition: Definition,
     ) -> Setting:
-        """Compile the workflows once, and set each deadline of the definition."""
+        """Compile the workflows once, and set each deadline of the definition.
+
+        Raises
+        ------
+        DefinitionError
+            If an event cannot happen on ``fleet``.
+        """
+        events = tuple(map(parse_event, definition.events))
+        try:
+            event_table(events, fleet)
+        except EventError as error:
+            raise DefinitionError(f"events: {error}") from error
         deadlines = [{"slo_factor": f} for f in definition.slo_factors] or [{"slo": s} for s in definition.slos]
         made = [Experiment.of(workflows, fleet, training=training, **d) for d in deadlines]
-        return cls(trace, cluster, (made[0], *(replace(made[0], deadline=e.deadline) for e in made[1:])))
+        return cls(trace, cluster, (made[0], *(replace(made[0], deadline=e.deadline) for e in made[1:])), events)
 
 
 @dataclass(frozen=True)
@@ -106,7 +119,8 @@ def run_job(shared: Shared, job: Job) -> Outcome:
         register(source)
     experiment = shared.settings[job.setting].experiments[job.deadline]
     picks, arrivals = drawn(shared, job)
-    run = experiment.run(make_policy(job.policy), picks, arrivals)
+    events = shared.settings[job.setting].events
+    run = experiment.run(make_policy(job.policy), picks, arrivals, events=events)
     standalone = experiment.standalone[picks]
     row = measured(run, standalone, job.before, job.workflows).row()
     if job.workflows < LEAST_FOR_REQ99:

@@ -28,6 +28,20 @@ def _decodes(stage):
 
 
 @kernel
+def cut_jump(sim, i, now):
+    """End the jump of instance ``i``, if it makes one, at the first step boundary at or after ``now``."""
+    inst = sim.instance[i]
+    if inst.busy == 1 and inst.jump > 1:
+        elapsed = now - inst.step_start
+        steps = decode_steps_within(sim.coef[i], inst.decodes, inst.decode_context, elapsed, inst.jump)
+        if steps < inst.jump:
+            inst.jump = steps
+            inst.next_event = inst.step_start + decode_run_seconds(
+                sim.coef[i], inst.decodes, inst.decode_context, steps
+            )
+
+
+@kernel
 def arrive(sim, i, r, now):
     """Queue stage ``r`` at instance ``i``; cut a jump short where the newcomer could be admitted."""
     inst = sim.instance[i]
@@ -44,14 +58,8 @@ def arrive(sim, i, r, now):
     inst.first_here = r
     push_waiting(sim, i, r)
     inst.touched = 1
-    if inst.busy == 1 and inst.jump > 1 and inst.waiting_root == r and inst.running < inst.max_seqs:
-        elapsed = now - inst.step_start
-        steps = decode_steps_within(sim.coef[i], inst.decodes, inst.decode_context, elapsed, inst.jump)
-        if steps < inst.jump:
-            inst.jump = steps
-            inst.next_event = inst.step_start + decode_run_seconds(
-                sim.coef[i], inst.decodes, inst.decode_context, steps
-            )
+    if inst.waiting_root == r and inst.running < inst.max_seqs:
+        cut_jump(sim, i, now)
 
 
 @kernel

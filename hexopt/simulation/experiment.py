@@ -18,6 +18,7 @@ from hexopt.models.tallies import Tally
 from hexopt.policies.justitia import token_time
 from hexopt.policies.knowledge import alone_seconds
 from hexopt.policies.policy import EarliestDeadline, Policy, Training
+from hexopt.simulation.events import FleetEvent
 from hexopt.simulation.simulator import Run, fleet_of, longest_context, simulate
 from hexopt.simulation.workload import Workload
 from hexopt.traces.arrivals import poisson
@@ -234,11 +235,16 @@ class Experiment:
         return cls(workload, cluster, train(training, workload.kinds, cluster), standalone, deadline)
 
     def run(
-        self, policy: Policy, picks: NDArray[np.int64], arrivals: NDArray[np.float64], until: float = np.inf
+        self,
+        policy: Policy,
+        picks: NDArray[np.int64],
+        arrivals: NDArray[np.float64],
+        until: float = np.inf,
+        events: Sequence[FleetEvent] = (),
     ) -> Run:
         """Run the templates ``picks`` arriving at ``arrivals`` (seconds, ascending), both shape (w,)."""
         jobs = self.workload.draw(picks, arrivals, self.deadline[picks])
-        return simulate(jobs, self.workload.kinds, self.cluster, policy, self.training, until=until)
+        return simulate(jobs, self.workload.kinds, self.cluster, policy, self.training, until=until, events=events)
 
     def sample(self, workflows: int, rate: float, seed: int) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
         """Templates in random order without repetition until all were used, and Poisson arrivals at ``rate``."""

@@ -7,7 +7,7 @@ The rule: docs/simulated-instance.md.
 from __future__ import annotations
 
 from hexopt.models.kernel import kernel
-from hexopt.simulation.engine import arrive
+from hexopt.simulation.engine import arrive, cut_jump
 from hexopt.simulation.kvcache import release
 from hexopt.simulation.queues import push_delayed
 from hexopt.simulation.state import DECODE, NONE, OPEN, TRANSIT
@@ -66,6 +66,7 @@ def bring(sim, r, now):
     tokens = stage.computed
     release(sim, p, r)
     sim.instance[p].touched = 1
+    cut_jump(sim, p, now)
     stage.computed = 0
     stage.brought = tokens
     arrive(sim, stage.bound, r, now)

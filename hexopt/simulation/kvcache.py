@@ -208,3 +208,26 @@ def release(sim, i, r):
     stage.held = 0
     stage.credited = 0
     stage.node = NONE
+
+
+@kernel
+def clear(sim, i):
+    """Forget all contents: every block of instance ``i`` is free and anonymous."""
+    inst = sim.instance[i]
+    for v in range(sim.node.shape[0]):
+        here = sim.here[i, v]
+        here.cached = 0
+        here.holders = 0
+        here.entry = NONE
+    entries = sim.entry.shape[1]
+    for e in range(entries):
+        sim.entry[i, e].next = e + 1 if e + 1 < entries else NONE
+    first = sim.entry[i, 0]
+    first.previous = NONE
+    first.next = NONE
+    first.node = NONE
+    first.blocks = inst.blocks
+    inst.lru_front = 0
+    inst.lru_back = 0
+    inst.lru_spare = 1
+    inst.free = inst.blocks

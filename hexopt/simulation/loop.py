@@ -8,14 +8,15 @@ import math
 from numba import int64
 
 from hexopt.models.kernel import kernel
-from hexopt.policies.compiled import EXTERNAL, LINKED, PLANNER, ended, place
+from hexopt.policies.compiled import EXTERNAL, LINKED, PLANNER, ended, first_fitting, place
 from hexopt.policies.knowledge import believe
 from hexopt.policies.linking import ENDED, HANDED, PLACE, TICK, call_at
 from hexopt.simulation.cycles import cycles
 from hexopt.simulation.engine import FOREVER, arrive, begin_step, end_step
 from hexopt.simulation.handover import bring, freest_decoder, hand_over
-from hexopt.simulation.queues import pop_delayed, push_delayed
-from hexopt.simulation.state import NONE, TOOLS, TRANSIT
+from hexopt.simulation.lifecycle import change_state
+from hexopt.simulation.queues import pop_delayed, push_delayed, push_ready
+from hexopt.simulation.state import NONE, OPEN, TOOLS, TRANSIT
 
 FINISHED = 0
 """Every stage has ended."""
@@ -33,18 +34,7 @@ def _becomes_ready(sim, r, when):
     if stage.tool_delay > 0.0:
         push_delayed(sim, r, TOOLS, stage.ready)
     else:
-        _is_ready(sim, r)
-
-
-@kernel
-def _is_ready(sim, r):
-    clock = sim.clock[0]
-    k = clock.ready
-    while k > 0 and sim.ready[k - 1] > r:
-        sim.ready[k] = sim.ready[k - 1]
-        k -= 1
-    sim.ready[k] = r
-    clock.ready += 1
+        push_ready(sim, r)
 
 
 @kernel
@@ -81,7 +71,7 @@ def _timer(sim, r, now):
     if sim.stage[r].errand == TRANSIT:
         bring(sim, r, now)
     else:
-        _is_ready(sim, r)
+        push_ready(sim, r)
 
 
 @kernel
@@ -95,6 +85,8 @@ def _next_time(sim):
     now = min(now, clock.wake)
     if clock.stages_left > 0:
         now = min(now, clock.tick)
+        if clock.next_event < sim.event.shape[0]:
+            now = min(now, sim.event[clock.next_event].when)
     for i in range(sim.instance.shape[0]):
         now = min(now, sim.instance[i].next_event)
     return now
@@ -146,6 +138,11 @@ def run(sim, know, policy, hooks, finished, until):
                             call_at(hooks[ENDED], (sim, know, int64(r)))
             while clock.delayed > 0 and sim.stage[sim.delayed[0]].timer <= now:
                 _timer(sim, pop_delayed(sim), now)
+            while clock.next_event < sim.event.shape[0] and sim.event[clock.next_event].when <= now:
+                event = sim.event[clock.next_event]
+                clock.next_event += 1
+                change_state(sim, event.instance, event.state, now)
+                stirred = True
             if clock.tick <= now:
                 clock.tick = FOREVER
                 call_at(hooks[TICK], (sim, know, now))
@@ -184,8 +181,10 @@ def run(sim, know, policy, hooks, finished, until):
 
 @kernel
 def dispatch(sim, r, i):
-    """Send stage ``r``, which a planner had, to instance ``i``."""
+    """Send stage ``r``, which a planner had, to instance ``i``, or to the next open one."""
     clock = sim.clock[0]
+    if sim.instance[i].state != OPEN:
+        i = first_fitting(sim, r, i)
     clock.decisions += 1
     arrive(sim, i, r, clock.now)
 

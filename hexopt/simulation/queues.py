@@ -1,4 +1,4 @@
-"""The priority queues: stages that wait at an instance, stages that have a timer."""
+"""The queues: stages that wait at an instance, stages that have a timer, stages that are ready."""
 
 # mypy: ignore-errors
 from __future__ import annotations
@@ -97,6 +97,18 @@ def pop_delayed(sim):
         k = down
     heap[k] = last
     return first
+
+
+@kernel
+def push_ready(sim, r):
+    """Stage ``r`` is to be placed at this instant."""
+    clock = sim.clock[0]
+    k = clock.ready
+    while k > 0 and sim.ready[k - 1] > r:
+        sim.ready[k] = sim.ready[k - 1]
+        k -= 1
+    sim.ready[k] = r
+    clock.ready += 1
 
 
 @kernel

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -16,8 +17,9 @@ from hexopt.policies.knowledge import Knowledge
 from hexopt.policies.linking import TICK
 from hexopt.policies.policy import Fleet, Policy, Training
 from hexopt.simulation.cycles import COUNTS, read_cycles
+from hexopt.simulation.events import FleetEvent, event_table
 from hexopt.simulation.loop import DECIDE, PAUSED, place_external, run
-from hexopt.simulation.state import CLOCK, ENTRY, INSTANCE, NODE_HERE, NONE, Simulation
+from hexopt.simulation.state import CLOCK, ENTRY, EVENT, INSTANCE, NODE_HERE, NONE, Simulation
 from hexopt.simulation.workload import Jobs
 
 if TYPE_CHECKING:
@@ -109,6 +111,7 @@ def build(
     instance: NDArray[np.void],
     coef: NDArray[np.float64],
     links: tuple[NDArray[np.float64], NDArray[np.float64]] | None = None,
+    events: NDArray[np.void] | None = None,
 ) -> Simulation:
     """The state before the first event.
 
@@ -122,6 +125,8 @@ def build(
         True roofline coefficients, shape (m, N_FEATURES), seconds.
     links
         Seconds before KV arrives from instance to instance, and a token's; both shape (m, m). None: no time.
+    events
+        EVENT records by time, shape (number of events,). None: there are none.
     """
     instances, nodes, stages = instance.shape[0], jobs.node.shape[0], jobs.stage.shape[0]
     entries = free_entries(instance, nodes)
@@ -153,6 +158,7 @@ def build(
         delayed=np.zeros(stages, dtype=np.int32),
         link_latency=latency,
         link_seconds=seconds,
+        event=np.zeros(0, dtype=EVENT) if events is None else events,
         ready=np.zeros(stages, dtype=np.int32),
         clock=clock,
     )
@@ -212,6 +218,7 @@ def simulate(
     training: Training,
     *,
     until: float = math.inf,
+    events: Sequence[FleetEvent] = (),
 ) -> Run:
     """Simulate ``jobs`` on ``cluster`` under ``policy``.
 
@@ -225,16 +232,20 @@ def simulate(
         What the policy's predictors start from.
     until
         Simulated seconds at which to stop; workflows that have not ended by then stay unfinished.
+    events
+        What happens to instances.
 
     Raises
     ------
     SimulationError
         If a stage fits on no instance.
+    EventError
+        If an event names an instance that is not there, or is at odds with another.
     """
     instance = instance_table(cluster, policy.by_priority)
     check_fits(jobs, instance)
     fleet = fleet_of(cluster)
-    sim = build(jobs, instance, fleet.coef)
+    sim = build(jobs, instance, fleet.coef, events=event_table(events, cluster))
     know = policy.prepare(fleet, training, jobs.workflow.shape[0])
     scheduler = policy.scheduler(fleet) if policy.code == PLANNER else None
     # Loads or compiles the event loop, which is not the engine's time.

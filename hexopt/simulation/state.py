@@ -74,10 +74,11 @@ STAGE = np.dtype(
         ("prefill_instance", "i4"),
         ("handed", "f8"),
         ("moved_seconds", "f8"),
+        ("lost", "i4"),
     ]
 )
 """``prefill_instance`` and ``handed``: where and when a call got its first token, where it was handed over after it;
-``moved_seconds``: how long its KV was on its way between instances."""
+``moved_seconds``: how long its KV was on its way between instances; ``lost``: how often its instance failed it."""
 
 INDICES = (
     *("leaf", "node", "instance", "decode_at", "prefill_instance"),
@@ -140,6 +141,7 @@ INSTANCE = np.dtype(
         ("cached_tokens", "i8"),
         ("preemptions", "i8"),
         ("finished", "i8"),
+        ("lost", "i8"),
         ("busy_seconds", "f8"),
         ("block_seconds", "f8"),
     ]
@@ -154,10 +156,14 @@ NODE_HERE = np.dtype([("cached", "i4"), ("holders", "i4"), ("entry", "i4")])
 ENTRY = np.dtype([("previous", "i4"), ("next", "i4"), ("node", "i4"), ("blocks", "i4")])
 """One entry of an instance's queue of free blocks; ``node`` is NONE for anonymous blocks."""
 
+EVENT = np.dtype([("when", "f8"), ("instance", "i4"), ("state", "i4")])
+"""From second ``when`` on an instance is OPEN, DRAINING or DOWN."""
+
 CLOCK = np.dtype(
     [
         ("now", "f8"),
         ("next_workflow", "i8"),
+        ("next_event", "i8"),
         ("delayed", "i8"),
         ("ready", "i8"),
         ("ready_done", "i8"),
@@ -205,6 +211,8 @@ class Simulation(NamedTuple):
     """Seconds before the first byte of KV arrives from instance to instance, shape (m, m)."""
     link_seconds: NDArray[np.float64]
     """Seconds that a token's KV takes from instance to instance, shape (m, m)."""
+    event: NDArray[np.void]
+    """EVENT, shape (number of events,), by time: what happens to instances."""
     ready: NDArray[np.int32]
     """Stages ready at this instant, shape (n,): filled and emptied by the event loop."""
     clock: NDArray[np.void]

@@ -4,8 +4,7 @@
 from __future__ import annotations
 
 from hexopt.models.kernel import kernel
-from hexopt.models.roofline import decode_run_seconds, decode_steps_within
-from hexopt.simulation.engine import leave
+from hexopt.simulation.engine import cut_jump, leave
 from hexopt.simulation.kvcache import release
 from hexopt.simulation.queues import push_waiting
 from hexopt.simulation.state import NONE
@@ -47,11 +46,4 @@ def withdraw(sim, i, r, now):
             kept += 1
     inst.running = kept
     release(sim, i, r)
-    if inst.busy == 1 and inst.jump > 1:
-        elapsed = now - inst.step_start
-        steps = decode_steps_within(sim.coef[i], inst.decodes, inst.decode_context, elapsed, inst.jump)
-        if steps < inst.jump:
-            inst.jump = steps
-            inst.next_event = inst.step_start + decode_run_seconds(
-                sim.coef[i], inst.decodes, inst.decode_context, steps
-            )
+    cut_jump(sim, i, now)

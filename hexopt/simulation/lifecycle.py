@@ -1,0 +1,114 @@
+"""What becomes of an instance and its calls when it opens, drains or goes down.
+
+The rule: docs/simulated-instance.md.
+"""
+
+# mypy: ignore-errors
+from __future__ import annotations
+
+import math
+
+from hexopt.models.kernel import kernel
+from hexopt.simulation.engine import cut_jump
+from hexopt.simulation.kvcache import clear, release
+from hexopt.simulation.queues import push_delayed, push_ready
+from hexopt.simulation.state import DECODE, DOWN, NONE, TRANSIT
+
+
+@kernel
+def change_state(sim, i, state, now):
+    """Instance ``i`` is OPEN, DRAINING or DOWN from second ``now`` on."""
+    inst = sim.instance[i]
+    before = inst.state
+    inst.state = state
+    inst.touched = 1
+    if state == DOWN and before != DOWN:
+        _fail(sim, i, now)
+    elif state != DOWN and before == DOWN:
+        _turn_away(sim, i)
+        for j in range(sim.instance.shape[0]):
+            if sim.instance[j].state == DOWN:
+                _turn_away(sim, j)
+
+
+@kernel
+def _begin_anew(sim, r):
+    """Stage ``r`` has lost all that it had; it is ready at once."""
+    stage = sim.stage[r]
+    stage.instance = NONE
+    stage.decode_at = NONE
+    stage.prefill_instance = NONE
+    stage.node = NONE
+    stage.computed = 0
+    stage.generated = 0
+    stage.held = 0
+    stage.credited = 0
+    stage.scheduled = 0
+    stage.brought = 0
+    stage.reserved = 0
+    stage.cached = 0
+    stage.start = math.nan
+    stage.first_token = math.nan
+    stage.handed = math.nan
+    push_ready(sim, r)
+
+
+@kernel
+def _turn_away(sim, i):
+    """Place all calls of instance ``i`` anew; none of them runs."""
+    inst = sim.instance[i]
+    r = inst.first_here
+    while r != NONE:
+        after = sim.stage[r].next_here
+        if inst.role == DECODE:
+            inst.promised -= sim.stage[r].reserved
+        _begin_anew(sim, r)
+        r = after
+    inst.first_here = NONE
+    inst.waiting_root = NONE
+    inst.waiting = 0
+
+
+@kernel
+def _fail(sim, i, now):
+    """Lose memory and calls of instance ``i``: those that run or wait there, or are on their way from or to it."""
+    inst = sim.instance[i]
+    if inst.busy == 1:
+        inst.busy_seconds += now - inst.step_start
+        inst.block_seconds += (now - inst.step_start) * (inst.blocks - inst.free)
+        inst.busy = 0
+        inst.next_event = math.inf
+    r = inst.first_here
+    while r != NONE:
+        sim.stage[r].lost += 1
+        inst.lost += 1
+        r = sim.stage[r].next_here
+    _turn_away(sim, i)
+    _lose_in_transit(sim, i, now)
+    inst.running = 0
+    inst.promised = 0
+    inst.reserved = 0
+    clear(sim, i)
+
+
+@kernel
+def _lose_in_transit(sim, i, now):
+    clock = sim.clock[0]
+    timers = clock.delayed
+    clock.delayed = 0
+    # Those that stay are pushed again, behind the place that is read.
+    for k in range(timers):
+        r = sim.delayed[k]
+        stage = sim.stage[r]
+        if stage.errand != TRANSIT or (stage.instance != i and stage.bound != i):
+            push_delayed(sim, r, stage.errand, stage.timer)
+            continue
+        stage.lost += 1
+        sim.instance[i].lost += 1
+        if stage.bound != i:
+            sim.instance[stage.bound].promised -= stage.reserved
+        else:
+            release(sim, stage.instance, r)
+            sim.instance[stage.instance].touched = 1
+            cut_jump(sim, stage.instance, now)
+        _begin_anew(sim, r)
