@@ -80,8 +80,8 @@ class Definition(_Strict):
 
     ``rates`` are workflows a second, ``loads`` shares of the measured capacity; ``slo_factors`` multiples of the
     family's mean stand-alone latency, ``slos`` seconds. ``workflows`` are measured in each run; before and after them
-    as many more arrive as do in ``warm_up`` and ``drain`` times the longest deadline. ``events`` happen in every run, see
-    :func:`hexopt.simulation.events.parse_event`; seconds count from the first arrivals on. ``policy_files`` are Python files
+    as many more arrive as do in ``warm_up`` and ``drain`` times the longest deadline. ``events`` happen in every run,
+    seconds counted from its start, see :func:`hexopt.simulation.events.parse_event`. ``policy_files`` are Python files
     whose subclasses of Policy may be named, too; ``files`` are the traces in a folder that is given beside.
     """
 
