@@ -32,7 +32,7 @@ BAD_FLAGS = [
     (("--slo-factor", "0"), "--slo-factor is 0.0"),
     (("--until", "0"), "--until is 0.0"),
     (("--event", "soon"), "event 'soon': expected 'NAME down at 300s for 120s'"),
-    (("--event", "x down at 3s"), "event 'x down at 3s': hetero-1 has no such instance; it has a100-0"),
+    (("--event", "x down at 3s"), "event 'x down at 3s': Hetero-1 has no such instance; it has a100-0"),
     (("--burstiness", "0"), "--burstiness is 0.0"),
     (("--rate", "1", "--arrivals", "gamma", "--burstiness", "1e200"), "burstiness is 1e+200, expected a number from"),
     (("--period", "0"), "--period is 0.0"),

@@ -37,7 +37,7 @@ def test_an_event_is_read(text, wanted):
         (["0 fails at 3s"], "event '0 fails at 3s': expected 'NAME down at 300s for 120s'"),
         (["0 down at 3"], "expected 'NAME down at 300s"),
         (["0 starts at 3s for 2s"], "expected 'NAME down at 300s"),
-        (["9 down at 3s"], "event '9 down at 3s': test has no such instance; it has 0, 1, 2, 3"),
+        (["9 down at 3s"], "event '9 down at 3s': cluster has no such instance; it has 0, 1, 2, 3"),
         (["0 starts at 0s"], "expected it to last"),
         (["0 down at 3s for 5s", "0 drains at 7s"], "event '0 drains at 7s' begins before '0 down at 3s for 5s' is"),
         (["0 drains at 1s", "0 down at 7s"], "event '0 down at 7s' begins before '0 drains at 1s' is over"),

@@ -18,6 +18,7 @@ from hexopt.models.tallies import shrunken_mean
 from hexopt.policies import agentmath, autellix, compiled, infaas, justitia
 from hexopt.policies.knowledge import Knowledge
 from hexopt.policies.linked import Labelled, Linked, check_positive, mean_service
+from hexopt.policies.linking import NO_HOOKS
 from hexopt.policies.policy import Fleet, Training
 
 
@@ -183,12 +184,12 @@ class Hexagent(Labelled):
     def weights(self, training: Training) -> NDArray[np.float64]:
         return np.array([self.sort_above, self.horizon == "revealed", self.projected], dtype=np.float64)
 
-    def linked(self, board: Any, know: Knowledge) -> tuple[int, int]:
+    def linked(self, board: Any, know: Knowledge) -> tuple[int, ...]:
         # Asked before a run is timed.
         from hexopt.policies.hexagent import compile_for
 
         compile_for(board, know)
-        return 0, 0
+        return NO_HOOKS
 
     def scheduler(self, fleet: Fleet) -> Any:
         from hexopt.policies.hexagent import Planner
@@ -224,12 +225,12 @@ class Qlm(Labelled):
         calls = training.calls if training.calls.any() else np.ones(len(training.kinds))
         return np.array([np.average(training.prompt, weights=calls), np.average(training.output, weights=calls)])
 
-    def linked(self, board: Any, know: Knowledge) -> tuple[int, int]:
+    def linked(self, board: Any, know: Knowledge) -> tuple[int, ...]:
         # Asked before a run is timed.
         from hexopt.policies.qlm import compile_for
 
         compile_for(board, know)
-        return 0, 0
+        return NO_HOOKS
 
     def scheduler(self, fleet: Fleet) -> Any:
         from hexopt.policies.qlm import VirtualQueues
