@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from hexopt.models.catalogue import base_llm
+from hexopt.memory_rules import Admission, Swap
+from hexopt.models.catalogue import LLMS, base_llm
 from hexopt.models.cells import LatencyCell, LatencyError, LatencyModels, bundled_latency, read_latency
 from hexopt.toml_file import place_of, read_toml
 
@@ -44,6 +45,8 @@ class Instance:
         Against the latency model: at 0.8 every step takes 1 / 0.8 of what it says.
     url
         Base URL of the server that is this instance, empty where there is none.
+    swap, admission
+        Host memory for KV, and the rule that admits; None: recompute, and what fits, as vLLM V1 does.
     """
 
     name: str
@@ -57,6 +60,8 @@ class Instance:
     price: float
     speed: float = 1.0
     url: str = ""
+    swap: Swap | None = None
+    admission: Admission | None = None
 
     @property
     def coef(self) -> NDArray[np.float64]:
@@ -99,6 +104,8 @@ class _InstanceRow(BaseModel):
     # Beyond what GPUs differ by: emulated servers run faster than the clock.
     speed: float = Field(default=1.0, ge=0.01, le=1000)
     url: str | None = Field(default=None, pattern=r"^https?://[^/?#\s]+[^?#\s]*$")
+    swap: Swap | None = None
+    admission: Admission | None = None
 
 
 class _ClusterFile(BaseModel):
@@ -206,9 +213,17 @@ def cluster_toml(cluster: Cluster, urls: Sequence[str] = (), speed_up: float = 1
             "price": instance.price,
             "speed": instance.speed * speed_up,
         }
+        tables = {"swap": instance.swap, "admission": instance.admission}
         # JSON's strings, numbers and booleans are TOML's.
         lines += ["", "[[instance]]", *(f"{key} = {json.dumps(value)}" for key, value in row.items())]
+        lines += [f"{key} = {_inline(table)}" for key, table in tables.items() if table is not None]
     return "\n".join(lines) + "\n"
+
+
+def _inline(table: BaseModel) -> str:
+    """An inline table of TOML."""
+    pairs = table.model_dump(exclude_none=True).items()
+    return "{ " + ", ".join(f"{key} = {json.dumps(value)}" for key, value in pairs) + " }"
 
 
 def _replicas(cluster: _ClusterFile, row: _InstanceRow, models: LatencyModels, where: str) -> list[Instance]:
@@ -237,6 +252,8 @@ def _replicas(cluster: _ClusterFile, row: _InstanceRow, models: LatencyModels, w
         raise ClusterError(f"{where}: kv_tokens is {kv_tokens}, expected at least two blocks of {block_size}")
     if row.url is not None and row.count > 1:
         raise ClusterError(f"{where}: url is one server's, but count is {row.count}: give each a row of its own")
+    if row.swap is not None and cell.cell.llm not in LLMS:
+        raise ClusterError(f"{where}: swap: the KV bytes of {llm} are not known, expected one of {', '.join(LLMS)}")
     caching = row.prefix_caching if row.prefix_caching is not None else cluster.prefix_caching
     base = row.name or row.gpu
     return [
@@ -252,6 +269,8 @@ def _replicas(cluster: _ClusterFile, row: _InstanceRow, models: LatencyModels, w
             price=row.price or 0.0,
             speed=row.speed,
             url=(row.url or "").rstrip("/"),
+            swap=row.swap,
+            admission=row.admission,
         )
         for k in range(row.count)
     ]

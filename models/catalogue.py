@@ -44,6 +44,8 @@ class Llm:
     kv_bytes_per_token
         Bytes of KV cache of one token over all layers: ``2 * layers * kv_heads * 128`` values of two bytes, or of one
         where the cache is FP8.
+    layers
+        Layers that keep KV.
     variant_of
         The model that this one is another precision of, empty where it is itself.
     """
@@ -53,6 +55,7 @@ class Llm:
     weights_gib: float
     fp8: bool
     kv_bytes_per_token: int
+    layers: int
     variant_of: str = ""
 
 
@@ -73,10 +76,10 @@ GPUS = {
 LLMS = {
     llm.name: llm
     for llm in (
-        Llm("llama-3.1-8b", "meta-llama/Meta-Llama-3.1-8B", 15.0, fp8=False, kv_bytes_per_token=131072),
-        Llm("llama-3.1-70b", "meta-llama/Meta-Llama-3.1-70B", 131.4, fp8=False, kv_bytes_per_token=327680),
-        Llm("llama-3.1-70b-fp8", "nvidia/Llama-3.1-70B-Instruct-FP8", 67.7, True, 163840, "llama-3.1-70b"),
-        Llm("qwen3-32b", "Qwen/Qwen3-32B", 61.0, fp8=False, kv_bytes_per_token=262144),
+        Llm("llama-3.1-8b", "meta-llama/Meta-Llama-3.1-8B", 15.0, fp8=False, kv_bytes_per_token=131072, layers=32),
+        Llm("llama-3.1-70b", "meta-llama/Meta-Llama-3.1-70B", 131.4, fp8=False, kv_bytes_per_token=327680, layers=80),
+        Llm("llama-3.1-70b-fp8", "nvidia/Llama-3.1-70B-Instruct-FP8", 67.7, True, 163840, 80, "llama-3.1-70b"),
+        Llm("qwen3-32b", "Qwen/Qwen3-32B", 61.0, fp8=False, kv_bytes_per_token=262144, layers=64),
     )
 }
 """LLMs by canonical name."""

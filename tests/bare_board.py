@@ -21,6 +21,7 @@ def bare_board(**arrays: Any) -> Simulation:
     tables = {"stage": STAGE, "workflow": WORKFLOW, "instance": INSTANCE, "node": NODE}
     nothing: dict[str, Any] = {name: np.zeros(0, dtype=dtype) for name, dtype in tables.items()}
     nothing |= {name: np.zeros(0, dtype=np.int32) for name in ("child", "path", "delayed", "ready")}
+    nothing |= {"history": np.zeros((0, 2, 0), dtype=np.int32), "forecast": np.zeros((0, 0), dtype=np.int32)}
     nothing |= {"event": np.zeros(0, dtype=EVENT), "link_latency": np.zeros((0, 0)), "link_seconds": np.zeros((0, 0))}
     nothing |= {"coef": np.zeros((0, 1)), "running": np.zeros((0, 0), dtype=np.int32)}
     nothing |= {"here": np.zeros((0, 0), dtype=NODE_HERE), "entry": np.zeros((0, 0), dtype=ENTRY)}

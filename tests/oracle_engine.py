@@ -45,6 +45,54 @@ class OracleStage:
 
 
 @dataclass(frozen=True)
+class OracleHost:
+    """Host memory; ``token_bytes`` and ``parts`` (layers times two) are what a copy's seconds come from."""
+
+    blocks: int
+    token_bytes: float = 131072.0
+    parts: int = 64
+    call_seconds: float = 10e-6
+    bandwidth: float = 32e9
+    group: bool = False
+    overlap: bool = False
+    reuse: bool = False
+
+    def seconds(self, tokens: int, block: int) -> float:
+        """Seconds of copying ``tokens``."""
+        chunk = tokens if self.group else block
+        calls = math.ceil(tokens / chunk) * self.parts if tokens else 0
+        return calls * max(self.call_seconds, chunk * self.token_bytes / self.parts / self.bandwidth)
+
+
+@dataclass(frozen=True)
+class OracleRule:
+    """An admission rule."""
+
+    rule: str
+    share: float = 0.97
+    every: int = 10
+    max_prefill: int = 32768
+    max_new: int = 4096
+    window: int = 1000
+
+
+class OracleRandom:
+    """splitmix64."""
+
+    def __init__(self, state: int) -> None:
+        self.state = state
+
+    def draw(self) -> float:
+        """Uniform in [0, 1)."""
+        mask = (1 << 64) - 1
+        self.state = (self.state + 0x9E3779B97F4A7C15) & mask
+        z = self.state
+        z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) & mask
+        z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) & mask
+        return ((z ^ (z >> 31)) >> 11) / (1 << 53)
+
+
+@dataclass(frozen=True)
 class OracleConfig:
     """One instance: ``coef`` as :func:`hexopt.models.roofline.step_seconds` takes it, KV memory and vLLM's limits."""
 
@@ -55,6 +103,10 @@ class OracleConfig:
     max_num_batched_tokens: int = 8192
     scheduling: str = "fcfs"
     prefix_caching: bool = True
+    host: OracleHost | None = None
+    admission: OracleRule | None = None
+    redraw_every: int = 0
+    redraw_keep: float = 0.0
 
     def __post_init__(self) -> None:
         assert self.scheduling in ("fcfs", "priority"), f"scheduling must be fcfs or priority, not {self.scheduling}"
@@ -116,6 +168,7 @@ class _Call:
     in_nodes: int = 0
     """How many of the held blocks belong to nodes; they are its first ones."""
     filling: bool = False
+    on_host: int = 0
     start: float = math.nan
     first_token: float = math.nan
     cached_tokens: int = -1
@@ -268,8 +321,19 @@ class OracleInstance:
     ``arrive`` stages, then alternate ``start_step`` (None: nothing to do) and ``end_step``.
     """
 
-    def __init__(self, config: OracleConfig, nodes: Sequence[OracleNode] = ()) -> None:
+    def __init__(self, config: OracleConfig, nodes: Sequence[OracleNode] = (), number: int = 1) -> None:
         self.config = config
+        self.random = OracleRandom(number)
+        self.here: list[_Call] = []
+        """In the order of their arrival."""
+        self.loading: list[tuple[float, _Call]] = []
+        """When their copies from host memory are done."""
+        self.link_free = 0.0
+        self.stall = 0.0
+        rule = config.admission
+        self.history = [512] * (rule.window // 2) if rule else []
+        self.since_look = rule.every if rule else 0
+        self.since_redraw = 0
         self.coef = np.asarray(config.coef, dtype=np.float64)
         self.cache = OracleCache(nodes, config.blocks, config.block_size)
         self.running: list[_Call] = []
@@ -286,6 +350,10 @@ class OracleInstance:
         """Go down: nothing is cached any more; the stages that were here, the lowest number first."""
         self.cache = OracleCache(self.cache.nodes, self.config.blocks, self.config.block_size)
         lost = self.turn_away()
+        self.loading.clear()
+        self.link_free = self.stall = 0.0
+        self.since_look = self.config.admission.every if self.config.admission else 0
+        self.since_redraw = 0
         self.running.clear()
         self._scheduled.clear()
         self.up = False
@@ -293,7 +361,7 @@ class OracleInstance:
 
     def turn_away(self) -> list[int]:
         """Forget all stages that are here; the lowest number first."""
-        here = self.running + self.waiting
+        here, self.here = self.here, []
         for call in here:
             self._preemptions[call.stage] = call.preemptions
         self.waiting.clear()
@@ -308,7 +376,10 @@ class OracleInstance:
         priority = spec.priority if self.config.scheduling == "priority" else 0.0
         call = _Call(stage, spec.prompt, spec.output, path, priority, self._arrived)
         call.preemptions = self._preemptions.get(stage, 0)
+        if self.config.redraw_every and self.config.scheduling == "priority":
+            call.priority = self.random.draw()
         self._arrived += 1
+        self.here.append(call)
         self.waiting.append(call)
 
     def start_step(self, now: float) -> OracleStep | None:
@@ -316,6 +387,9 @@ class OracleInstance:
         assert not self._scheduled, "a step is running"
         if not self.up or (not self.running and not self.waiting):
             return None
+        self._now = now
+        if self.config.redraw_every and self.since_redraw >= self.config.redraw_every:
+            self._redraw()
         preempted: list[int] = []
         while True:
             victims = self._schedule_running()
@@ -325,6 +399,8 @@ class OracleInstance:
             self._check()
             if self._scheduled or not victims:
                 break
+        if not self._scheduled and self.loading:
+            return None
         if not self._scheduled:
             raise OracleStall(f"stage {min(self.waiting, key=lambda c: c.key).stage} never fits")
         scheduled: list[tuple[int, int, int, bool]] = []
@@ -351,6 +427,8 @@ class OracleInstance:
             float(decode_context),
         )
         assert seconds > 0
+        seconds += self.stall
+        self.stall = 0.0
         step = OracleStep(now, seconds, tuple(scheduled), tuple(preempted))
         self.steps.append(step)
         return step
@@ -358,6 +436,8 @@ class OracleInstance:
     def end_step(self, now: float) -> list[int]:
         """Emit the running step's tokens and return the stages that end with it."""
         ended: list[int] = []
+        self.since_look += 1
+        self.since_redraw += 1
         for call in list(self.running):
             if call.stage not in self._scheduled:
                 continue
@@ -370,7 +450,11 @@ class OracleInstance:
                 call.first_token = now
             if call.generated == call.output:
                 self.running.remove(call)
+                self.here.remove(call)
                 self._release(call)
+                call.on_host = 0
+                if self.config.admission is not None:
+                    self.history = [*self.history, call.output][-self.config.admission.window :]
                 assert call.stage not in self.outcomes
                 self.outcomes[call.stage] = OracleOutcome(
                     call.start, call.first_token, now, call.cached_tokens, call.preemptions
@@ -416,9 +500,27 @@ class OracleInstance:
 
     def _admit_waiting(self, now: float) -> None:
         """Part 2 of a step."""
-        cache, block = self.cache, self.config.block_size
-        while self.waiting and self._budget() > 0 and len(self.running) < self.config.max_num_seqs:
+        cache, block, rule = self.cache, self.config.block_size, self.config.admission
+        if rule is not None and self.running and self.since_look < rule.every:
+            return
+        look: _Look | None = None
+        prefill = 0
+        while self.waiting and self._budget() > 0 and len(self.running) + len(self.loading) < self.config.max_num_seqs:
             call = min(self.waiting, key=lambda c: c.key)
+            if rule is not None:
+                if look is None:
+                    self.since_look = 0
+                    back = [c for c in reversed(self.here) if any(c is x for _, x in self.loading)]
+                    look = _Look(self, rule, self.running + back)
+                if prefill >= rule.max_prefill or not look.admits(call):
+                    break
+                prefill += call.tokens - call.on_host
+            if call.on_host:
+                if self._blocks(call.tokens) > cache.free():
+                    break
+                self.waiting.remove(call)
+                self._come_back(call, now)
+                continue
             found = cache.find(call.path, (call.tokens - 1) // block)
             hits = sum(count for _, count in found)
             new = min(call.tokens - hits * block, self._budget())
@@ -444,6 +546,81 @@ class OracleInstance:
             self.running.append(call)
             self._run(call, new, grow)
 
+    def _come_back(self, call: _Call, now: float) -> None:
+        """Start the copy from host memory."""
+        host, block = self.config.host, self.config.block_size
+        assert host is not None
+        call.computed = call.on_host
+        call.filling = False
+        if host.overlap:
+            call.held = self._blocks(call.tokens)
+            self.cache.allocate(call.held)
+            self.link_free = max(self.link_free, now) + host.seconds(call.on_host, block)
+            self.loading.append((self.link_free, call))
+            return
+        self.stall += host.seconds(call.on_host, block)
+        if not host.reuse:
+            call.on_host = 0
+        self.running.append(call)
+        new = min(call.tokens - call.computed, self._budget())
+        self._run(call, new, self._blocks(call.computed + new))
+
+    def copy_done(self, now: float) -> bool:
+        """Those whose copies are done by now run from the next step on; whether there are any."""
+        host = self.config.host
+        assert host is not None
+        done = [e for e in self.loading if e[0] <= now]
+        for entry in done:
+            self.loading.remove(entry)
+            if not host.reuse:
+                entry[1].on_host = 0
+            self.running.append(entry[1])
+        return bool(done)
+
+    def _to_host(self, call: _Call) -> None:
+        """Copy what host memory lacks, if there is room."""
+        host, block = self.config.host, self.config.block_size
+        assert host is not None
+        new = call.computed - call.on_host
+        if new == 0:
+            return
+
+        def used() -> int:
+            return sum(self._blocks(c.on_host) for c in self.here)
+
+        more = self._blocks(call.computed) - self._blocks(call.on_host)
+        for other in reversed(self.here):
+            if used() + more > host.blocks and other is not call and other in self.running:
+                other.on_host = 0
+        if used() + more > host.blocks:
+            return
+        call.on_host = call.computed
+        seconds = host.seconds(new, block)
+        if host.overlap:
+            self.link_free = max(self.link_free, self._now) + seconds
+        else:
+            self.stall += seconds
+
+    def _redraw(self) -> None:
+        """New priorities; preempt those that are not resident any more."""
+        self.since_redraw = 0
+        for call in reversed(self.here):
+            if not self.config.redraw_keep or self.random.draw() >= self.config.redraw_keep:
+                call.priority = self.random.draw()
+        self.running.sort(key=lambda c: c.key)
+        back = [c for _, c in self.loading]
+        blocks = self.config.blocks - sum(c.held for c in back)
+        seats = self.config.max_num_seqs - len(back)
+        resident: list[_Call] = []
+        for call in sorted(self.running + self.waiting, key=lambda c: c.key):
+            blocks -= self._blocks(call.tokens)
+            if blocks < 0 or len(resident) == seats:
+                break
+            resident.append(call)
+        for call in self.running[::-1]:
+            if call not in resident:
+                self._preempt(call)
+
     def _run(self, call: _Call, new: int, grow: int) -> None:
         """Give a stage its blocks and put it into the step."""
         self.cache.allocate(max(grow, 0))
@@ -457,6 +634,8 @@ class OracleInstance:
         """Recompute later: release everything but the generated tokens, and wait again."""
         self.running.remove(call)
         self._scheduled.pop(call.stage, None)
+        if self.config.host is not None:
+            self._to_host(call)
         self._release(call)
         call.computed = 0
         call.preemptions += 1
@@ -476,21 +655,71 @@ class OracleInstance:
 
     def _check(self) -> None:
         """Assert what must hold between any two actions."""
-        self.cache.check(self.running)
+        self.cache.check(self.running + [c for _, c in self.loading])
         assert self._budget() >= 0
-        assert len(self.running) <= self.config.max_num_seqs
+        assert len(self.running) + len(self.loading) <= self.config.max_num_seqs
+        if self.config.host is not None:
+            assert sum(self._blocks(c.on_host) for c in self.here) <= self.config.host.blocks
         assert not {c.stage for c in self.running} & {c.stage for c in self.waiting}
         for call in self.running:
             assert 0 <= call.generated < call.output
             new = self._scheduled[call.stage][1] if call.stage in self._scheduled else 0
             assert 0 <= call.computed + new <= call.tokens
-            assert call.held == self._blocks(call.computed + new)
+            # One that is just back, or has been back and not scheduled since, holds blocks for all of its tokens.
+            assert call.held >= self._blocks(call.computed + new)
+            assert call.held in (self._blocks(call.computed + new), self._blocks(call.tokens))
         for call in self.waiting:
             assert call.computed == call.held == call.in_nodes == 0 and not call.nodes_held
         assert len({call.key for call in self.running + self.waiting}) == len(self.running) + len(self.waiting)
         scheduled = [call for call, _ in self._scheduled.values()]
         assert all(call in self.running and new >= 1 for call, new in self._scheduled.values())
         assert scheduled == [call for call in self.running if call in scheduled]
+
+
+class _Look:
+    """One look of an admission rule at those that wait."""
+
+    def __init__(self, instance: OracleInstance, rule: OracleRule, batch: list[_Call]) -> None:
+        self.instance, self.rule, self.batch = instance, rule, list(batch)
+        self.lists: list[list[tuple[int, int]]] = [[]]
+        if rule.rule == "past-future" and batch:
+            self.lists = [[] for _ in range(min(5, 200 // len(batch) + 1))]
+        for call in batch:
+            for sample in self.lists:
+                sample.append((call.tokens, self._to_come(call)))
+
+    def _to_come(self, call: _Call) -> int:
+        if self.rule.rule != "past-future":
+            return call.output - call.generated
+        u = self.instance.random.draw()
+        longer = sorted(length for length in self.instance.history if length > call.generated)
+        points = [call.generated, *longer]
+        points.append(max(self.rule.max_new, points[-1]))
+        x = u * (len(points) - 1)
+        k = int(x)
+        return math.floor(points[k] + (points[k + 1] - points[k]) * (x - k) + 0.5) - call.generated
+
+    def admits(self, call: _Call) -> bool:
+        """Whether ``call`` may join; it is counted in."""
+        rule, config = self.rule, self.instance.config
+        alone = not self.batch
+        for sample in self.lists:
+            b = call.output - call.generated
+            if rule.rule == "past-future":
+                b = self.instance.history[int(self.instance.random.draw() * len(self.instance.history))]
+            sample.append((call.tokens, b))
+        self.batch.append(call)
+        limit = rule.share * config.blocks * config.block_size
+        if rule.rule == "aggressive":
+            return alone or sum(c.tokens for c in self.batch) <= limit
+        if rule.rule == "conservative":
+            return alone or sum(c.prompt + max(rule.max_new, c.generated + 1) for c in self.batch) <= limit
+        return alone or max(peak_token_by_token(sample) for sample in self.lists) < limit
+
+
+def peak_token_by_token(calls: Sequence[tuple[int, int]]) -> int:
+    """The most tokens held at once by calls of (held now, to come), each of which goes when it has ended."""
+    return max(sum(a + t for a, b in calls if b >= t) for t in {0, *(b for _, b in calls)})
 
 
 def simulate_oracle(
@@ -507,7 +736,7 @@ def simulate_oracle(
     OracleStall
         Where the head of a queue fits into no free block and nothing runs, or after ``max_steps`` steps.
     """
-    instances = [OracleInstance(config, nodes) for config in configs]
+    instances = [OracleInstance(config, nodes, number) for number, config in enumerate(configs, 1)]
     busy_until: list[float | None] = [None] * len(instances)
     ready: list[tuple[float, int]] = [
         (stage.arrival + stage.tool_delay, index) for index, stage in enumerate(stages) if not stage.parents
@@ -518,21 +747,29 @@ def simulate_oracle(
     while len(finish) < len(stages):
         times = [time for time, _ in ready] + [time for time in busy_until if time is not None]
         times += [event.when for event in coming]
+        times += [time for instance in instances for time, _ in instance.loading]
         if not times:
             break
         now = min(times)
+        # An instance that nothing has happened to does not look again at those that wait.
+        stirred: set[int] = set()
         for number, instance in enumerate(instances):
             if busy_until[number] != now:
                 continue
             busy_until[number] = None
+            stirred.add(number)
             for index in instance.end_step(now):
                 assert index not in finish
                 finish[index] = now
                 for child, stage in enumerate(stages):
                     if index in stage.parents and all(parent in finish for parent in stage.parents):
                         ready.append((max(stage.arrival, now) + stage.tool_delay, child))
+        for number, instance in enumerate(instances):
+            if instance.loading and instance.copy_done(now):
+                stirred.add(number)
         while coming and coming[0].when == now:
             event = coming.pop(0)
+            stirred.add(event.instance)
             at = instances[event.instance]
             again: list[int] = []
             if not event.up and at.up:
@@ -543,10 +780,11 @@ def simulate_oracle(
                 at.up = True
             ready += [(now, index) for index in again]
         for _, index in sorted(entry for entry in ready if entry[0] == now):
+            stirred.add(stages[index].instance)
             instances[stages[index].instance].arrive(index, stages[index])
         ready = [entry for entry in ready if entry[0] > now]
         for number, instance in enumerate(instances):
-            if busy_until[number] is None:
+            if busy_until[number] is None and number in stirred:
                 step = instance.start_step(now)
                 if step is not None:
                     busy_until[number] = now + step.seconds

@@ -25,6 +25,10 @@ ALL_POLICIES = (
     "autellix-atlas-style:beta=0.2,by_speed=false,quantum=0.05,long=100",
     "agentmath-style:base_tokens=100,sessions=3",
     "hexagent-style:sort_above=0",
+    "past-future-style:rule=aggressive,every=3",
+    "past-future-style:rule=true",
+    "fastswitch-style:every=3,grouped=false,overlap=false,reuse=false",
+    "fastswitch-style:pattern=markov,every=2",
     "clairvoyant:order=laxity",
     "clairvoyant:order=urgency",
     # Without the clock's part in it, so that runs repeat.

@@ -11,11 +11,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from oracle_engine import OracleConfig, OracleEvent, OracleNode, OracleStage, simulate_oracle
 
+from hexopt.memory_rules import Admission
 from hexopt.models.lengths import empty_lengths
 from hexopt.models.roofline import FEATURE_NAMES
 from hexopt.models.tails import empty_tails
 from hexopt.policies.knowledge import Knowledge
 from hexopt.policies.policy import Fleet, Policy, Training
+from hexopt.simulation.mechanisms import switch_admission
 from hexopt.simulation.simulator import SimulationError, advance, build, check_fits
 from hexopt.simulation.state import DOWN, EVENT, INSTANCE, NODE, NONE, OPEN, STAGE, WORKFLOW
 from hexopt.simulation.workload import Jobs
@@ -101,6 +103,24 @@ class Placed(Policy):
         return self.stages[r].instance, self.stages[r].priority
 
 
+def switch(row, config: OracleConfig) -> None:  # type: ignore[no-untyped-def]
+    """The mechanisms beyond vLLM V1 that ``config`` has on."""
+    host, rule = config.host, config.admission
+    if host is not None:
+        row["kv_bytes"], row["copy_parts"], row["host_blocks"] = host.token_bytes, host.parts, host.blocks
+        row["call_seconds"], row["byte_seconds"] = host.call_seconds, 1.0 / host.bandwidth
+        row["host_group"], row["host_overlap"], row["host_reuse"] = host.group, host.overlap, host.reuse
+    if rule is not None:
+        switch_admission(
+            row,
+            Admission(
+                rule=rule.rule, share=rule.share, every=rule.every, max_prefill=rule.max_prefill,
+                max_new=rule.max_new, window=rule.window,
+            ),
+        )  # fmt: skip
+    row["redraw_every"], row["redraw_keep"] = config.redraw_every, config.redraw_keep
+
+
 def simulate_case(case: Case):  # type: ignore[no-untyped-def]
     """The same case on the engine: every stage is grouped with those that it is connected to."""
     n = len(case.stages)
@@ -139,6 +159,8 @@ def simulate_case(case: Case):  # type: ignore[no-untyped-def]
         row["by_priority"], row["prefix_caching"] = c.scheduling == "priority", c.prefix_caching
         row["free"], row["next_event"] = c.blocks, math.inf
         row["waiting_root"] = row["first_here"] = NONE
+        switch(row, c)
+    instance["generator"] = np.arange(1, len(case.configs) + 1)
     coef = np.array([c.coef for c in case.configs])
     jobs = Jobs(stage, np.array(flat, dtype=np.int32), workflow, node, np.zeros(workflows + 1, dtype=np.int64))
     check_fits(jobs, instance)

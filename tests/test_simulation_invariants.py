@@ -75,7 +75,9 @@ def test_at_every_moment_memory_and_seats_suffice_and_nothing_idles_with_work(se
     picks, arrivals = experiment.sample(12, rate=RATE, seed=seed)
     jobs = experiment.workload.draw(picks, arrivals, experiment.deadline[picks])
     fleet = fleet_of(experiment.cluster)
-    sim = build(jobs, instance_table(experiment.cluster, chosen.by_priority), fleet.coef)
+    instance = instance_table(experiment.cluster, chosen.by_priority)
+    chosen.configure(instance)
+    sim = build(jobs, instance, fleet.coef)
     know = chosen.prepare(fleet, experiment.training, len(picks))
     now = 0.0
     while advance(sim, know, chosen, until=now) == PAUSED:
@@ -88,7 +90,8 @@ def test_at_every_moment_memory_and_seats_suffice_and_nothing_idles_with_work(se
         shared = (sim.here["cached"] * (sim.here["holders"] > 0)).sum(axis=1)
         assert (free + private + shared == blocks).all()
         queued = here & ~np.isnan(sim.stage["ready"])[:, None] & np.isnan(sim.stage["finish"])[:, None]
-        assert (queued.sum(axis=0) == sim.instance["running"] + sim.instance["waiting"]).all()
+        there = sim.instance["running"] + sim.instance["waiting"] + sim.instance["loading"]
+        assert (queued.sum(axis=0) == there).all()
         assert ((sim.instance["busy"] == 1) == (queued.any(axis=0))).all()
     assert (sim.instance["free"] == sim.instance["blocks"]).all() and (sim.here["holders"] == 0).all()
     assert advance(sim, know, chosen) == FINISHED

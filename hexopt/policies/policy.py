@@ -136,6 +136,9 @@ class Policy:
             programs=np.zeros((workflows if self.per_workflow else 0, max(self.per_workflow, 1))),
         )
 
+    def configure(self, instance: NDArray[np.void]) -> None:
+        """Set the switches of the instances that it needs, in their INSTANCE records, shape (m,), before a run."""
+
     def linked(self, board: Any, know: Knowledge) -> tuple[int, ...]:
         """Addresses of what the event loop calls, see :mod:`hexopt.policies.linking`; 0 where nothing is."""
         return NO_HOOKS

@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 
 from hexopt.policies.classical import ApparentTardiness, Clairvoyant, Heft, ShortestRemaining, WorkflowFcfs
+from hexopt.policies.fastswitch import FastSwitch
+from hexopt.policies.past_future import PastFuture
 from hexopt.policies.policy import (
     EarliestDeadline,
     GreedyUrgency,
@@ -38,6 +40,8 @@ POLICIES: dict[str, type[Policy]] = {
         Justitia,
         Hexagent,
         Qlm,
+        PastFuture,
+        FastSwitch,
         Clairvoyant,
     )
 }

@@ -10,9 +10,13 @@ import math
 
 from hexopt.models.kernel import kernel
 from hexopt.models.roofline import decode_run_seconds, decode_steps_within, step_seconds
+from hexopt.simulation.admission import admits, look, observe
+from hexopt.simulation.fairness import redraw
+from hexopt.simulation.generator import draw
+from hexopt.simulation.hostmemory import fetch, fetched, forget_copy, swap_out
 from hexopt.simulation.kvcache import admit, credit, found_blocks, release, take_blocks
 from hexopt.simulation.queues import pop_waiting, push_waiting
-from hexopt.simulation.state import DECODE, DOWN, NONE, PREFILL
+from hexopt.simulation.state import DECODE, DOWN, FITS, NONE, PAST_FUTURE, PREFILL, TOOLS
 
 FOREVER = math.inf
 
@@ -28,12 +32,13 @@ def _decodes(stage):
 
 
 @kernel
-def cut_jump(sim, i, now):
-    """End the jump of instance ``i``, if it makes one, at the first step boundary at or after ``now``."""
+def cut_jump(sim, i, now, least=1):
+    """End the jump of instance ``i``, if it makes one, at the first step boundary from ``now`` and ``least`` steps on."""
     inst = sim.instance[i]
     if inst.busy == 1 and inst.jump > 1:
         elapsed = now - inst.step_start
         steps = decode_steps_within(sim.coef[i], inst.decodes, inst.decode_context, elapsed, inst.jump)
+        steps = max(steps, least)
         if steps < inst.jump:
             inst.jump = steps
             inst.next_event = inst.step_start + decode_run_seconds(
@@ -51,6 +56,8 @@ def arrive(sim, i, r, now):
     inst.next_sequence += 1
     if inst.by_priority == 0:
         stage.priority = 0.0
+    elif inst.redraw_every > 0:
+        stage.priority = draw(sim, i)
     stage.previous_here = NONE
     stage.next_here = inst.first_here
     if inst.first_here != NONE:
@@ -58,13 +65,30 @@ def arrive(sim, i, r, now):
     inst.first_here = r
     push_waiting(sim, i, r)
     inst.touched = 1
-    if inst.waiting_root == r and inst.running < inst.max_seqs:
-        cut_jump(sim, i, now)
+    if inst.waiting_root == r and inst.running + inst.loading < inst.max_seqs:
+        # No earlier than the rule looks again.
+        cut_jump(sim, i, now, 1 if inst.admission == FITS else inst.check_every - inst.since_check)
+
+
+@kernel
+def joins(sim, i, r, now):
+    """The KV of stage ``r`` is back from host memory: it runs from the next step on."""
+    inst = sim.instance[i]
+    stage = sim.stage[r]
+    stage.errand = TOOLS
+    stage.scheduled = 0
+    if inst.host_reuse == 0:
+        forget_copy(sim, i, r)
+    inst.loading -= 1
+    sim.running[i, inst.running] = r
+    inst.running += 1
+    inst.touched = 1
+    cut_jump(sim, i, now)
 
 
 @kernel
 def _preempt(sim, i, position):
-    """Take the running stage at ``position`` out, by recompute; it waits again."""
+    """Take the running stage at ``position`` out, by recompute or into host memory; it waits again."""
     inst = sim.instance[i]
     r = sim.running[i, position]
     for k in range(position, inst.running - 1):
@@ -72,6 +96,8 @@ def _preempt(sim, i, position):
     inst.running -= 1
     inst.preemptions += 1
     stage = sim.stage[r]
+    if inst.host_blocks > 0:
+        swap_out(sim, i, r)
     release(sim, i, r)
     if inst.role == DECODE:
         inst.reserved -= stage.reserved
@@ -177,17 +203,61 @@ def _take_in(sim, i, r, budget):
 
 
 @kernel
+def _swap_in(sim, i, r, budget, now):
+    """Admit the first waiting stage, whose KV is in host memory; False if there is no room.
+
+    It is scheduled at once and the step waits for the copy, or joins later, when the copy has come.
+    """
+    inst = sim.instance[i]
+    stage = sim.stage[r]
+    if inst.host_overlap == 1:
+        if _blocks_for(stage.prompt + stage.generated, inst.block_size) > inst.free:
+            return False
+        pop_waiting(sim, i)
+        stage.scheduled = 0
+        if inst.role == DECODE:
+            inst.reserved += stage.reserved
+        fetch(sim, i, r, now)
+        return True
+    stage.brought = stage.on_host
+    if not _take_in(sim, i, r, budget):
+        stage.brought = 0
+        return False
+    inst.stall += fetched(sim, i, r)
+    if inst.host_reuse == 0:
+        forget_copy(sim, i, r)
+    return True
+
+
+@kernel
 def _schedule_waiting(sim, i, budget, now):
-    """Admit waiting stages in order until the budget, the seats or the blocks run out."""
+    """Admit waiting stages in order until the budget, the seats, the blocks or the admission rule say no."""
     inst = sim.instance[i]
     block = inst.block_size
-    while inst.waiting_root != NONE and budget > 0 and inst.running < inst.max_seqs:
+    ruled = inst.admission != FITS
+    if ruled and inst.running > 0 and inst.since_check < inst.check_every:
+        return
+    looked = False
+    prefill = 0
+    while inst.waiting_root != NONE and budget > 0 and inst.running + inst.loading < inst.max_seqs:
         r = inst.waiting_root
         stage = sim.stage[r]
         tokens = stage.prompt + stage.generated
         limit = (tokens - 1) // block
         if inst.role == DECODE and inst.running > 0 and inst.reserved + stage.reserved > inst.blocks:
             break
+        if ruled:
+            if not looked:
+                look(sim, i)
+                looked = True
+            if prefill >= inst.max_prefill or not admits(sim, i, r):
+                break
+            prefill += tokens - stage.brought - stage.on_host
+        if stage.on_host > 0:
+            if not _swap_in(sim, i, r, budget, now):
+                break
+            budget -= stage.scheduled
+            continue
         if stage.brought > 0:
             if not _take_in(sim, i, r, budget):
                 break
@@ -245,6 +315,10 @@ def begin_step(sim, i, now):
     inst.touched = 0
     if inst.state == DOWN:
         return
+    inst.step_start = now
+    if inst.redraw_every > 0 and inst.since_redraw >= inst.redraw_every and inst.running + inst.waiting > 0:
+        for k in range(inst.running - 1, redraw(sim, i) - 1, -1):
+            _preempt(sim, i, k)
     while True:
         budget, preempted = _schedule_running(sim, i)
         if not preempted:
@@ -277,7 +351,12 @@ def begin_step(sim, i, now):
         inst.next_event = FOREVER
         return
     inst.busy = 1
-    inst.step_start = now
+    if inst.stall > 0.0:
+        inst.busy_seconds += inst.stall
+        inst.block_seconds += inst.stall * (inst.blocks - inst.free)
+        inst.stall_seconds += inst.stall
+        inst.step_start = now + inst.stall
+        inst.stall = 0.0
     inst.decodes = decodes
     inst.decode_context = context
     if chunks > 0:
@@ -287,15 +366,21 @@ def begin_step(sim, i, now):
         steps = 1
         if not preempted and decodes == inst.running:
             steps = _steps_that_fit(sim, i, shortest)
+        if inst.admission != FITS and inst.waiting_root != NONE and inst.running + inst.loading < inst.max_seqs:
+            steps = max(min(steps, inst.check_every - inst.since_check), 1)
+        if inst.redraw_every > 0:
+            steps = min(steps, inst.redraw_every - inst.since_redraw)
         inst.jump = steps
         seconds = decode_run_seconds(sim.coef[i], decodes, context, steps)
-    inst.next_event = now + seconds
+    inst.next_event = inst.step_start + seconds
 
 
 @kernel
 def leave(sim, i, r):
-    """Unlink stage ``r`` from the list of those at instance ``i``."""
+    """Unlink stage ``r`` from the list of those at instance ``i``; host memory forgets it."""
     stage = sim.stage[r]
+    if stage.on_host > 0:
+        forget_copy(sim, i, r)
     if stage.previous_here == NONE:
         sim.instance[i].first_here = stage.next_here
     else:
@@ -322,7 +407,10 @@ def end_step(sim, i, ended):
     lasted = now - inst.step_start
     inst.busy_seconds += lasted
     inst.block_seconds += lasted * (inst.blocks - inst.free)
-    inst.steps += max(inst.jump, 1)
+    steps = max(inst.jump, 1)
+    inst.steps += steps
+    inst.since_check += steps
+    inst.since_redraw += steps
     count = 0
     kept = 0
     for k in range(inst.running):
@@ -364,6 +452,8 @@ def end_step(sim, i, ended):
         release(sim, i, r)
         leave(sim, i, r)
         inst.finished += 1
+        if inst.admission == PAST_FUTURE:
+            observe(sim, i, sim.stage[r].output)
         if inst.role == DECODE:
             inst.reserved -= sim.stage[r].reserved
             inst.promised -= sim.stage[r].reserved

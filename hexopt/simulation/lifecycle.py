@@ -12,7 +12,7 @@ from hexopt.models.kernel import kernel
 from hexopt.simulation.engine import cut_jump
 from hexopt.simulation.kvcache import clear, release
 from hexopt.simulation.queues import push_delayed, push_ready
-from hexopt.simulation.state import DECODE, DOWN, NONE, TRANSIT
+from hexopt.simulation.state import DECODE, DOWN, LOADING, NONE, TRANSIT
 
 
 @kernel
@@ -45,6 +45,7 @@ def _begin_anew(sim, r):
     stage.credited = 0
     stage.scheduled = 0
     stage.brought = 0
+    stage.on_host = 0
     stage.reserved = 0
     stage.cached = 0
     stage.start = math.nan
@@ -88,6 +89,12 @@ def _fail(sim, i, now):
     inst.running = 0
     inst.promised = 0
     inst.reserved = 0
+    inst.host_used = 0
+    inst.loading = 0
+    inst.stall = 0.0
+    inst.link_free = 0.0
+    inst.since_check = inst.check_every
+    inst.since_redraw = 0
     clear(sim, i)
 
 
@@ -100,6 +107,8 @@ def _lose_in_transit(sim, i, now):
     for k in range(timers):
         r = sim.delayed[k]
         stage = sim.stage[r]
+        if stage.errand == LOADING and stage.instance == NONE:
+            continue
         if stage.errand != TRANSIT or (stage.instance != i and stage.bound != i):
             push_delayed(sim, r, stage.errand, stage.timer)
             continue

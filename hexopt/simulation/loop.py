@@ -12,11 +12,11 @@ from hexopt.policies.compiled import EXTERNAL, LINKED, PLANNER, ended, first_fit
 from hexopt.policies.knowledge import believe
 from hexopt.policies.linking import ENDED, HANDED, PLACE, TICK, call_at
 from hexopt.simulation.cycles import cycles
-from hexopt.simulation.engine import FOREVER, arrive, begin_step, end_step
+from hexopt.simulation.engine import FOREVER, arrive, begin_step, end_step, joins
 from hexopt.simulation.handover import bring, freest_decoder, hand_over
 from hexopt.simulation.lifecycle import change_state
 from hexopt.simulation.queues import pop_delayed, push_delayed, push_ready
-from hexopt.simulation.state import NONE, OPEN, TOOLS, TRANSIT
+from hexopt.simulation.state import LOADING, NONE, OPEN, TOOLS, TRANSIT
 
 FINISHED = 0
 """Every stage has ended."""
@@ -70,6 +70,8 @@ def _timer(sim, r, now):
     """What stage ``r`` waited for has come."""
     if sim.stage[r].errand == TRANSIT:
         bring(sim, r, now)
+    elif sim.stage[r].errand == LOADING:
+        joins(sim, sim.stage[r].instance, r, now)
     else:
         push_ready(sim, r)
 

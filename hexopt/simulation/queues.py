@@ -8,7 +8,8 @@ from hexopt.simulation.state import NONE
 
 
 @kernel
-def _earlier(sim, a, b):
+def earlier(sim, a, b):
+    """Whether stage ``a`` comes before stage ``b`` by (priority, sequence)."""
     x = sim.stage[a]
     y = sim.stage[b]
     return x.priority < y.priority or (x.priority == y.priority and x.sequence < y.sequence)
@@ -24,7 +25,7 @@ def _merge(sim, a, b):
         return b
     if b == NONE:
         return a
-    if _earlier(sim, b, a):
+    if earlier(sim, b, a):
         a, b = b, a
     root = a
     while True:
@@ -33,7 +34,7 @@ def _merge(sim, a, b):
         if below == NONE:
             sim.stage[a].left = b
             return root
-        if _earlier(sim, b, below):
+        if earlier(sim, b, below):
             below, b = b, below
         sim.stage[a].left = below
         a = below

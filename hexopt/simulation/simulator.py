@@ -19,6 +19,7 @@ from hexopt.policies.policy import Fleet, Policy, Training
 from hexopt.simulation.cycles import COUNTS, read_cycles
 from hexopt.simulation.events import FleetEvent, event_table
 from hexopt.simulation.loop import DECIDE, PAUSED, place_external, run
+from hexopt.simulation.mechanisms import remembered, switch_admission, switch_swap, write_facts
 from hexopt.simulation.state import CLOCK, ENTRY, EVENT, INSTANCE, NODE_HERE, NONE, Simulation
 from hexopt.simulation.workload import Jobs
 
@@ -93,10 +94,14 @@ def instance_table(cluster: Cluster, by_priority: bool) -> NDArray[np.void]:
         row["max_len"] = min(i.max_model_len, (i.kv_tokens // i.block_size - 1) * i.block_size)
         row["by_priority"] = by_priority
         row["prefix_caching"] = i.prefix_caching
+        write_facts(row, i)
+        switch_swap(row, i.swap)
+        switch_admission(row, i.admission)
     table["next_event"] = math.inf
     for field in ("waiting_root", "first_here"):
         table[field] = NONE
     table["free"] = table["blocks"]
+    table["generator"] = np.arange(1, len(cluster) + 1)
     return table
 
 
@@ -144,6 +149,7 @@ def build(
     clock["tick"] = math.inf
     none = np.zeros((instances, instances))
     latency, seconds = links or (none, none)
+    history, forecast = remembered(instance)
     return Simulation(
         stage=jobs.stage,
         child=jobs.child,
@@ -160,6 +166,8 @@ def build(
         link_seconds=seconds,
         event=np.zeros(0, dtype=EVENT) if events is None else events,
         ready=np.zeros(stages, dtype=np.int32),
+        history=history,
+        forecast=forecast,
         clock=clock,
     )
 
@@ -243,6 +251,7 @@ def simulate(
         If an event names an instance that is not there, or is at odds with another.
     """
     instance = instance_table(cluster, policy.by_priority)
+    policy.configure(instance)
     check_fits(jobs, instance)
     fleet = fleet_of(cluster)
     sim = build(jobs, instance, fleet.coef, events=event_table(events, cluster))

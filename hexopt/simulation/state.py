@@ -18,8 +18,11 @@ MIXED, PREFILL, DECODE = 0, 1, 2
 """Roles of an instance: prefills and decodes, hands its calls over after their first token, takes such calls."""
 OPEN, DRAINING, DOWN = 0, 1, 2
 """Whether an instance takes new calls; works off those that it has; has none and works not at all."""
-TOOLS, TRANSIT, PINNED = 0, 1, 2
-"""What a stage's timer means: its tools have ended; its KV has arrived at another instance; its pin expires."""
+TOOLS, TRANSIT, PINNED, LOADING = 0, 1, 2, 3
+"""What a stage's timer means: its tools have ended; its KV has arrived at another instance; its pin expires; its KV is
+back from host memory."""
+FITS, AGGRESSIVE, CONSERVATIVE, PAST_FUTURE, TRUE_LENGTHS = 0, 1, 2, 3, 4
+"""Rules by which an instance admits, see :mod:`hexopt.simulation.admission`."""
 
 STAGE = np.dtype(
     [
@@ -64,6 +67,8 @@ STAGE = np.dtype(
         ("bound", "i4"),
         ("errand", "i4"),
         ("timer", "f8"),
+        # Tokens whose KV the instance's host memory holds.
+        ("on_host", "i4"),
         # What happened.
         ("ready", "f8"),
         ("start", "f8"),
@@ -144,8 +149,45 @@ INSTANCE = np.dtype(
         ("lost", "i8"),
         ("busy_seconds", "f8"),
         ("block_seconds", "f8"),
+        # Host memory: what a copy costs, the switches, what is there and under way.
+        ("kv_bytes", "f8"),
+        ("copy_parts", "i4"),
+        ("call_seconds", "f8"),
+        ("byte_seconds", "f8"),
+        ("host_blocks", "i4"),
+        ("host_group", "i4"),
+        ("host_overlap", "i4"),
+        ("host_reuse", "i4"),
+        ("host_used", "i4"),
+        ("loading", "i4"),
+        ("stall", "f8"),
+        ("link_free", "f8"),
+        ("swapped_out", "i8"),
+        ("swapped_in", "i8"),
+        ("copy_seconds", "f8"),
+        ("stall_seconds", "f8"),
+        # Admission by a rule, and what it remembers.
+        ("admission", "i4"),
+        ("check_every", "i4"),
+        ("max_prefill", "i4"),
+        ("max_new", "i4"),
+        ("window", "i4"),
+        ("share", "f8"),
+        ("since_check", "i4"),
+        ("remembered", "i4"),
+        ("oldest", "i4"),
+        ("lists", "i4"),
+        ("listed", "i4"),
+        ("committed", "f8"),
+        # Priorities that are drawn anew.
+        ("redraw_every", "i4"),
+        ("redraw_keep", "f8"),
+        ("since_redraw", "i4"),
+        ("generator", "u8"),
     ]
 )
+"""``kv_bytes`` of a token and ``copy_parts`` (layers times two) are one GPU's; ``share`` is of the memory that the
+admission rule may fill; ``generator`` the state of the instance's random numbers."""
 
 NODE = np.dtype([("parent", "i4"), ("end", "i4")])
 """Content tree: ``end`` is the number of tokens from position zero to the node's end; parents come first."""
@@ -215,5 +257,9 @@ class Simulation(NamedTuple):
     """EVENT, shape (number of events,), by time: what happens to instances."""
     ready: NDArray[np.int32]
     """Stages ready at this instant, shape (n,): filled and emptied by the event loop."""
+    history: NDArray[np.int32]
+    """Output lengths that an instance remembers, in the order of their ends and sorted; shape (m, 2, window)."""
+    forecast: NDArray[np.int32]
+    """Scratch for an admission's samples, shape (2 * LISTS, most calls): tokens held and tokens to come, of each."""
     clock: NDArray[np.void]
     """CLOCK, shape (1,)."""
