@@ -105,9 +105,7 @@ def main() -> None:
             seeds = range(options.seeds if rule == "past-future" else 1)
             runs = [measure(drawn[seed][name], policy, seed) for seed in seeds]
             steps, memory, evicted = PUBLISHED[rule][name]
-            here = Figures(
-                *(np.mean([getattr(run, field) for run in runs]) for field in ("steps", "memory", "evicted"))
-            )
+            here = Figures(*np.mean([(run.steps, run.memory, run.evicted) for run in runs], axis=0))
             print(
                 f"| {rule} | {name} | {here.steps:,.0f} ({100 * (here.steps / steps - 1):+.2f}%) | {steps:,} "
                 f"| {here.memory:.2f} | {memory:.2f} | {here.evicted:.2f} | {evicted:.2f} |",

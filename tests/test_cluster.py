@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tomllib
 from importlib import resources
 
 import numpy as np
@@ -10,11 +11,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hexopt.cluster import ClusterError, bundled_clusters, load_cluster, parse_cluster
+from hexopt.cluster import ClusterError, bundled_clusters, cluster_toml, load_cluster, parse_cluster
+from hexopt.memory_rules import Admission, Swap
 from hexopt.models.cells import Cell, latency
 from hexopt.models.regressors import DEFAULT
 from hexopt.models.training import load_profiles, train, write_report
-from hexopt.simulation.simulator import fleet_of
+from hexopt.simulation.simulator import fleet_of, instance_table
 
 TOP = 'llm = "llama-3.1-8b"\n'
 ROW = '[[instance]]\ngpu = "h100"\n'
@@ -107,6 +109,12 @@ def test_names_parallelism_and_price(tmp_path):
         (TOP + ROW + "prefix_caching = 1", "instance[0].prefix_caching", "valid boolean"),
         (TOP + ROW + "count = 0", "instance[0].count", "greater than"),
         (TOP + ROW + "price = nan", "instance[0].price", "finite"),
+        (TOP + ROW + "swap = { gb = 0 }", "instance[0].swap.gb", "greater than 0"),
+        (TOP + ROW + 'swap = { gb = 60, granularity = "page" }', "instance[0].swap.granularity", "'block' or 'group'"),
+        (TOP + ROW + "swap = { gigabytes = 60 }", "instance[0].swap.gb", "required"),
+        (TOP + ROW + "admission = { share = 0.9 }", "instance[0].admission.rule", "required"),
+        (TOP + ROW + 'admission = { rule = "brave" }', "instance[0].admission.rule", "'past-future'"),
+        (TOP + ROW + 'admission = { rule = "true", share = 1.1 }', "instance[0].admission.share", "less than"),
         (TOP + ROW + "price = -0.5", "instance[0].price", "greater than"),
         ("block_size = 2.5\n" + TOP + ROW, "block_size", "valid integer"),
         (TOP + ROW + "gpus = 2", "instance[0].gpus", "not permitted"),
@@ -121,6 +129,20 @@ def test_refuses_in_one_line_that_names_file_and_field(tmp_path, text, field, sa
         load(tmp_path, text)
     message = str(refused.value)
     assert message.startswith(f"{tmp_path / 'fleet.toml'}: {field}: ") and says in message and "\n" not in message
+
+
+def test_swap_and_admission_are_an_instances_own_and_are_written_out(tmp_path):
+    rules = 'swap = { gb = 60, overlap = true }\nadmission = { rule = "past-future", every = 5 }\n'
+    cluster = load(tmp_path, TOP + ROW + rules + ROW.replace("h100", "a100"))
+    first, second = cluster.instances
+    assert first.swap == Swap(gb=60.0, overlap=True) and first.admission == Admission(rule="past-future", every=5)
+    assert second.swap is None and second.admission is None
+    again = parse_cluster(tomllib.loads(cluster_toml(cluster)), "again")
+    assert [(i.swap, i.admission) for i in again.instances] == [(i.swap, i.admission) for i in cluster.instances]
+    table = instance_table(cluster, True)
+    assert table["host_blocks"].tolist() == [60e9 // (16 * 131072), 0]
+    assert table["host_overlap"].tolist() == [1, 0] and table["check_every"].tolist() == [5, 0]
+    assert table["share"].tolist() == [0.97, 0.0]
 
 
 @pytest.mark.parametrize("text", ["llm = ", "[[instance]\n", b"\xff\xfe", b"\x00" * 9, '{"llm": 1}'])

@@ -88,8 +88,8 @@ def test_agrees_with_the_oracle_on_any_workload_with_mechanisms_on(seed: int) ->
 
 def instance_row(swap: Swap | None = None, admission: Admission | None = None, **limits):  # type: ignore[no-untyped-def]
     """The record of a Llama-3.1-8B on an A100."""
-    row = {"gpu": "a100", **limits}
-    table = instance_table(parse_cluster({"llm": "llama-3.1-8b", "instance": [row]}, "test"), True)
+    row = {"gpu": "a100", "llm": "llama-3.1-8b", **limits}
+    table = instance_table(parse_cluster({"instance": [row]}, "test"), True)
     switch_swap(table[0], swap)
     switch_admission(table[0], admission)
     return table
@@ -106,7 +106,7 @@ def test_a_copy_costs_its_calls_or_its_bytes(granularity, tokens, milliseconds) 
 
 
 def test_a_gpu_copies_its_own_part_of_the_kv() -> None:
-    rows = instance_row(Swap(gb=60.0), llm="llama-3.1-70b", tp=2, pp=2)
+    rows = instance_row(Swap(gb=60.0), llm="llama-3.1-70b", gpu="l40s", tp=2, pp=2)
     assert rows["kv_bytes"][0] == 327680 / 4 and rows["copy_parts"][0] == 80
 
 

@@ -92,9 +92,16 @@ class Engine:
         Simulated seconds in a second.
     by_priority
         Whether its queue goes by priority, or first come first served.
+
+    Raises
+    ------
+    ValueError
+        If its swaps overlap with its steps.
     """
 
     def __init__(self, instance: Instance, speed_up: float = 1.0, by_priority: bool = True) -> None:
+        if instance.swap is not None and instance.swap.overlap:
+            raise ValueError(f"instance {instance.name!r}: swap.overlap is true, but emulated servers wait for copies")
         self.instance = instance
         self.speed_up = speed_up
         one = Cluster(instance.name, (instance,))
