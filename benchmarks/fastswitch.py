@@ -1,10 +1,9 @@
-"""FastSwitch's setting: many-turn chats under priorities that change, time to the first token with and without its parts.
+"""FastSwitch's setting: many-turn chats under priorities that change, time to the first token by what is on.
 
-    python benchmarks/fastswitch.py [--conversations 1000] [--rates 0.5,1]
+    python benchmarks/fastswitch.py [--conversations 1000] [--rates 0.25,0.5,1]
 
-Llama-3.1-8B on a GPU with the KV memory of an A10 of 24 GB and its memory bandwidth (an L40S at 0.69 of its speed, 42,000
-tokens), Qwen3-32B on an A100 of 80 GB; 60 GB of host memory; conversations of 5.5 turns on average arrive as a Poisson
-process.
+Llama-3.1-8B with the KV memory of an A10 of 24 GB and its bandwidth (an L40S at 0.69 of its speed, 42,000 tokens), and
+Qwen3-32B on an A100 of 80 GB; 60 GB of host memory; conversations arrive as a Poisson process.
 """
 
 from __future__ import annotations

@@ -33,7 +33,7 @@ def _decodes(stage):
 
 @kernel
 def cut_jump(sim, i, now, least=1):
-    """End the jump of instance ``i``, if it makes one, at the first step boundary from ``now`` and ``least`` steps on."""
+    """End the jump of instance ``i``, if any, at the first step boundary at or after ``now`` and ``least`` steps."""
     inst = sim.instance[i]
     if inst.busy == 1 and inst.jump > 1:
         elapsed = now - inst.step_start

@@ -12,7 +12,7 @@ from hexopt.models.kernel import kernel
 from hexopt.simulation.engine import cut_jump
 from hexopt.simulation.kvcache import clear, release
 from hexopt.simulation.queues import push_delayed, push_ready
-from hexopt.simulation.state import DECODE, DOWN, LOADING, NONE, TRANSIT
+from hexopt.simulation.state import DECODE, DOWN, LOADING, NONE, TOOLS, TRANSIT
 
 
 @kernel
@@ -108,6 +108,7 @@ def _lose_in_transit(sim, i, now):
         r = sim.delayed[k]
         stage = sim.stage[r]
         if stage.errand == LOADING and stage.instance == NONE:
+            stage.errand = TOOLS
             continue
         if stage.errand != TRANSIT or (stage.instance != i and stage.bound != i):
             push_delayed(sim, r, stage.errand, stage.timer)
