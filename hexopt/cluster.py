@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from hexopt.links import DEFAULT_BANDWIDTH, Link, link_times
 from hexopt.memory_rules import Admission, Swap
 from hexopt.models.catalogue import LLMS, base_llm
 from hexopt.models.cells import LatencyCell, LatencyError, LatencyModels, bundled_latency, read_latency
@@ -47,6 +48,10 @@ class Instance:
         Base URL of the server that is this instance, empty where there is none.
     swap, admission
         Host memory for KV, and the rule that admits; None: recompute, and what fits, as vLLM V1 does.
+    role
+        ``mixed``; or ``prefill``: hands its calls over after their first token; or ``decode``: takes such calls.
+    kv_bytes
+        Bytes of KV cache a token, 0 where it is not known.
     """
 
     name: str
@@ -62,6 +67,8 @@ class Instance:
     url: str = ""
     swap: Swap | None = None
     admission: Admission | None = None
+    role: str = "mixed"
+    kv_bytes: int = 0
 
     @property
     def coef(self) -> NDArray[np.float64]:
@@ -80,6 +87,18 @@ class Cluster:
     instances: tuple[Instance, ...]
     source: str = field(default="", compare=False)
     latency: str = field(default="", compare=False)
+    links: tuple[Link, ...] = ()
+
+    @property
+    def has_roles(self) -> bool:
+        """Whether some instances only prefill, and others only decode."""
+        return any(i.role != "mixed" for i in self.instances)
+
+    def link_times(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """As :func:`hexopt.links.link_times`, of its instances."""
+        cells = [i.cell.cell for i in self.instances]
+        names, kv_bytes = [i.name for i in self.instances], [i.kv_bytes for i in self.instances]
+        return link_times(self.links, names, [cell.gpu for cell in cells], kv_bytes)
 
     def __len__(self) -> int:
         return len(self.instances)
@@ -106,6 +125,16 @@ class _InstanceRow(BaseModel):
     url: str | None = Field(default=None, pattern=r"^https?://[^/?#\s]+[^?#\s]*$")
     swap: Swap | None = None
     admission: Admission | None = None
+    role: Literal["mixed", "prefill", "decode"] = "mixed"
+
+
+class _LinkRow(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    sender: str = Field(default="", alias="from")
+    receiver: str = Field(default="", alias="to")
+    bandwidth: float = Field(default=DEFAULT_BANDWIDTH, gt=0, allow_inf_nan=False)
+    latency: float = Field(default=0.0, ge=0, allow_inf_nan=False)
 
 
 class _ClusterFile(BaseModel):
@@ -119,6 +148,8 @@ class _ClusterFile(BaseModel):
     block_size: int | None = Field(default=None, ge=1, le=1024)
     max_model_len: int | None = Field(default=None, ge=1)
     prefix_caching: bool | None = None
+    kv_bytes_per_token: int | None = Field(default=None, ge=1)
+    link: list[_LinkRow] = []
     instance: list[_InstanceRow] = Field(min_length=1)
 
 
@@ -178,8 +209,47 @@ def parse_cluster(document: dict[str, Any], where: str, default_name: str = "clu
         raise ClusterError(
             f"{where}: llm: instances serve {', '.join(sorted(llms))}, expected one LLM, or variants of one, for all"
         )
+    links = tuple(_link(row, rows, f"{where}: link[{number}]") for number, row in enumerate(parsed.link))
+    _check_roles(rows, where)
     latency = "" if parsed.latency is None else str((Path(where).parent / parsed.latency).resolve())
-    return Cluster(parsed.name or default_name, tuple(rows), where, latency)
+    return Cluster(parsed.name or default_name, tuple(rows), where, latency, links)
+
+
+def refuse_roles(cluster: Cluster, who: str) -> None:
+    """Refuse a cluster some of whose instances only prefill or decode; ``who`` cannot use them.
+
+    Raises
+    ------
+    ClusterError
+        Naming the first of them.
+    """
+    for instance in cluster.instances:
+        if instance.role != "mixed":
+            raise ClusterError(
+                f"{cluster.source}: instance {instance.name!r} has role {instance.role!r}: {who} takes only instances "
+                "that prefill and decode; prefill and decode roles are simulated"
+            )
+
+
+def _link(row: _LinkRow, instances: Sequence[Instance], where: str) -> Link:
+    known = dict.fromkeys([*(i.cell.cell.gpu for i in instances), *(i.name for i in instances)])
+    for key, end in (("from", row.sender), ("to", row.receiver)):
+        if end and end not in known:
+            raise ClusterError(f"{where}: {key} is {end!r}, expected one of {', '.join(known)}")
+    return Link(row.sender, row.receiver, row.bandwidth, row.latency)
+
+
+def _check_roles(instances: Sequence[Instance], where: str) -> None:
+    """Refuse roles that lead nowhere, and KV that cannot be handed over."""
+    apart = [i for i in instances if i.role != "mixed"]
+    for role, other in (("prefill", "decode"), ("decode", "prefill")):
+        if any(i.role == role for i in apart) and not any(i.role == other for i in apart):
+            raise ClusterError(f"{where}: instance: there are {role} instances, but no {other} instances")
+    llms = sorted({i.cell.cell.llm for i in apart})
+    if len(llms) > 1:
+        raise ClusterError(f"{where}: llm: prefill and decode instances serve {', '.join(llms)}: their KV differs")
+    if any(i.kv_bytes == 0 for i in apart):
+        raise ClusterError(f"{where}: kv_bytes_per_token is missing: {llms[0]} is not in the catalogue")
 
 
 def cluster_toml(cluster: Cluster, urls: Sequence[str] = (), speed_up: float = 1.0) -> str:
@@ -195,6 +265,13 @@ def cluster_toml(cluster: Cluster, urls: Sequence[str] = (), speed_up: float = 1
     lines = [f"name = {json.dumps(cluster.name)}"]
     if cluster.latency:
         lines.append(f"latency = {json.dumps(cluster.latency)}")
+    own = next((i.kv_bytes for i in cluster.instances if i.kv_bytes != _catalogue_kv(i.cell.cell.llm)), 0)
+    if own:
+        lines.append(f"kv_bytes_per_token = {own}")
+    for link in cluster.links:
+        ends = {"from": link.sender, "to": link.receiver}
+        row = {key: end for key, end in ends.items() if end} | {"bandwidth": link.bandwidth, "latency": link.latency}
+        lines += ["", "[[link]]", *_entries(row)]
     for k, instance in enumerate(cluster.instances):
         cell = instance.cell.cell
         row = {
@@ -212,18 +289,26 @@ def cluster_toml(cluster: Cluster, urls: Sequence[str] = (), speed_up: float = 1
             "prefix_caching": instance.prefix_caching,
             "price": instance.price,
             "speed": instance.speed * speed_up,
+            **({"role": instance.role} if instance.role != "mixed" else {}),
         }
         tables = {"swap": instance.swap, "admission": instance.admission}
-        # JSON's strings, numbers and booleans are TOML's.
-        lines += ["", "[[instance]]", *(f"{key} = {json.dumps(value)}" for key, value in row.items())]
+        lines += ["", "[[instance]]", *_entries(row)]
         lines += [f"{key} = {_inline(table)}" for key, table in tables.items() if table is not None]
     return "\n".join(lines) + "\n"
 
 
+def _entries(row: dict[str, Any]) -> list[str]:
+    # JSON's strings, numbers and booleans are TOML's.
+    return [f"{key} = {json.dumps(value)}" for key, value in row.items()]
+
+
 def _inline(table: BaseModel) -> str:
     """An inline table of TOML."""
-    pairs = table.model_dump(exclude_none=True).items()
-    return "{ " + ", ".join(f"{key} = {json.dumps(value)}" for key, value in pairs) + " }"
+    return "{ " + ", ".join(_entries(table.model_dump(exclude_none=True))) + " }"
+
+
+def _catalogue_kv(llm: str) -> int:
+    return LLMS[llm].kv_bytes_per_token if llm in LLMS else 0
 
 
 def _replicas(cluster: _ClusterFile, row: _InstanceRow, models: LatencyModels, where: str) -> list[Instance]:
@@ -255,7 +340,7 @@ def _replicas(cluster: _ClusterFile, row: _InstanceRow, models: LatencyModels, w
     if row.swap is not None and cell.cell.llm not in LLMS:
         raise ClusterError(f"{where}: swap: the KV bytes of {llm} are not known, expected one of {', '.join(LLMS)}")
     caching = row.prefix_caching if row.prefix_caching is not None else cluster.prefix_caching
-    base = row.name or row.gpu
+    base = row.name or (row.gpu if row.role == "mixed" else f"{row.role}-{row.gpu}")
     return [
         Instance(
             name=base if row.count == 1 and row.name else f"{base}-{k}",
@@ -271,6 +356,8 @@ def _replicas(cluster: _ClusterFile, row: _InstanceRow, models: LatencyModels, w
             url=(row.url or "").rstrip("/"),
             swap=row.swap,
             admission=row.admission,
+            role=row.role,
+            kv_bytes=cluster.kv_bytes_per_token or _catalogue_kv(llm),
         )
         for k in range(row.count)
     ]

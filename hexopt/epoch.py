@@ -22,8 +22,10 @@ from hexopt.models.kernel import kernel
 from hexopt.models.roofline import step_seconds
 from hexopt.models.tails import tail_quantile
 from hexopt.objective import Objective
-from hexopt.policies.greedy_urgency import appraise, decoded_beside, predict, tokens_left
+from hexopt.policies.compiled import takes
+from hexopt.policies.greedy_urgency import appraise, decoded_beside, predict
 from hexopt.policies.knowledge import Knowledge, believe
+from hexopt.policies.steps import tokens_left
 from hexopt.simulation.state import NONE, Simulation
 from hexopt.solvers import EpochProblem
 
@@ -189,7 +191,7 @@ def _predict_all(sim, know, stages, now, finish, imposed, new, work):
         r = stages[k]
         stage = sim.stage[r]
         for i in range(sim.instance.shape[0]):
-            if stage.prompt + stage.output > sim.instance[i].max_len:
+            if not takes(sim, r, i):
                 finish[k, i] = np.inf
                 continue
             seconds, others, fresh, memory = predict(sim, know, i, r, now)

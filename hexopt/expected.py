@@ -19,7 +19,8 @@ from hexopt.models.lengths import expected_output
 from hexopt.models.tails import expected_tail, tail_quantile
 from hexopt.policies.greedy_urgency import AFFINITY, appraise_call, decoded_beside, predict_cached
 from hexopt.policies.knowledge import Knowledge
-from hexopt.simulation.state import STAGE, Simulation
+from hexopt.policies.serving import begins
+from hexopt.simulation.state import NONE, STAGE, Simulation
 
 _UNLIKELY = 0.1
 """Probability below which a successor is not expected."""
@@ -94,7 +95,8 @@ def expected_stages(
     release = until[whose] + delay
     # A cache never holds the prompt's last token: it is read to produce the first one of the output.
     cached = np.minimum(np.repeat(shared[:, None], m, axis=1), stage["prompt"][:, None] - 1.0)
-    own = np.arange(n), parents["instance"][whose]
+    began = np.where(parents["prefill_instance"] == NONE, parents["instance"], parents["prefill_instance"])
+    own = np.arange(n), began[whose]
     cached[own] = np.minimum(kept, stage["prompt"] - 1.0)
     service, new, imposed, work = (np.zeros((n, m)) for _ in range(4))
     _predict_expected(board, know, stage, cached, now + release, tail_share, service, new, imposed, work)
@@ -115,7 +117,7 @@ def _predict_expected(sim, know, soft, cached, ready, tail_share, service, new, 
         appraise_call(sim, know, stage, ready[k], stage.tail)
         for i in range(sim.instance.shape[0]):
             inst = sim.instance[i]
-            if stage.prompt + stage.expected_output > inst.max_len:
+            if not begins(inst) or stage.prompt + stage.expected_output > inst.max_len:
                 service[k, i] = np.inf
                 continue
             here = cached[k, i] if inst.prefix_caching == 1 and know.weights[AFFINITY] == 1.0 else 0.0

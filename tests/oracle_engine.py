@@ -31,7 +31,8 @@ class OracleStage:
     """One call, on an instance chosen beforehand.
 
     Ready at ``max(arrival, finish of the parents) + tool_delay`` seconds. ``path_leaf`` is the deepest node of the
-    path that covers its sharable tokens, prompt and quoted output alike; -1 where nothing is shared.
+    path that covers its sharable tokens, prompt and quoted output alike; -1 where nothing is shared. A prefill
+    instance hands it over to ``decode_at``, -1: to the freest; ``expected_output`` is what is then reserved.
     """
 
     prompt: int
@@ -42,6 +43,8 @@ class OracleStage:
     parents: tuple[int, ...] = ()
     tool_delay: float = 0.0
     instance: int = 0
+    decode_at: int = -1
+    expected_output: int = 1
 
 
 @dataclass(frozen=True)
@@ -107,9 +110,11 @@ class OracleConfig:
     admission: OracleRule | None = None
     redraw_every: int = 0
     redraw_keep: float = 0.0
+    role: str = "mixed"
 
     def __post_init__(self) -> None:
         assert self.scheduling in ("fcfs", "priority"), f"scheduling must be fcfs or priority, not {self.scheduling}"
+        assert self.role in ("mixed", "prefill", "decode"), f"role must be mixed, prefill or decode, not {self.role}"
         assert min(self.blocks, self.block_size, self.max_num_seqs, self.max_num_batched_tokens) > 0
 
 
@@ -126,7 +131,8 @@ class OracleEvent:
 class OracleOutcome:
     """What became of a stage: times in seconds, prefix tokens found at its first admission, preemptions.
 
-    Times and tokens are those of the attempt that ended, preemptions those of all.
+    ``handed`` is when a prefill instance handed it over, NaN where none did; ``decoded_at`` where it ended. Times and
+    tokens are those of the attempt that ended, preemptions those of all.
     """
 
     start: float
@@ -134,6 +140,8 @@ class OracleOutcome:
     finish: float
     cached_tokens: int
     preemptions: int
+    handed: float = math.nan
+    decoded_at: int = 0
 
 
 @dataclass(frozen=True)
@@ -173,6 +181,11 @@ class _Call:
     first_token: float = math.nan
     cached_tokens: int = -1
     preemptions: int = 0
+    handed: float = math.nan
+    brought: int = 0
+    """Tokens of KV that have come along from a prefill instance and wait for their blocks here."""
+    reserved: int = 0
+    """Blocks promised on the decode instance."""
 
     @property
     def tokens(self) -> int:
@@ -318,12 +331,16 @@ class OracleCache:
 class OracleInstance:
     """One simulated vLLM V1 engine, one step at a time.
 
-    ``arrive`` stages, then alternate ``start_step`` (None: nothing to do) and ``end_step``.
+    ``arrive`` stages, then alternate ``start_step`` (None: nothing to do) and ``end_step``. After a step, ``leaving``
+    are the calls whose KV is on its way elsewhere: ``let_go`` frees it here, ``welcome`` takes them in there.
     """
 
     def __init__(self, config: OracleConfig, nodes: Sequence[OracleNode] = (), number: int = 1) -> None:
         self.config = config
+        self.number = number - 1
         self.random = OracleRandom(number)
+        self.leaving: list[_Call] = []
+        self.promised = 0
         self.here: list[_Call] = []
         """In the order of their arrival."""
         self.loading: list[tuple[float, _Call]] = []
@@ -382,6 +399,28 @@ class OracleInstance:
         self.here.append(call)
         self.waiting.append(call)
 
+    def blocks_expected(self, call: _Call, expected_output: int) -> int:
+        """Blocks to reserve for a call that has its first token."""
+        return self._blocks(call.prompt + max(expected_output, call.generated + 1))
+
+    def let_go(self, call: _Call) -> None:
+        """Free the KV of a call that has arrived elsewhere."""
+        self.leaving.remove(call)
+        self._release(call)
+        call.brought, call.computed = call.computed, 0
+        self._check()
+
+    def welcome(self, call: _Call, path_leaf: int) -> None:
+        """Queue a call whose KV has arrived with it."""
+        assert self.config.role == "decode" and call.brought == call.prompt and call.generated == 1
+        call.path = self.cache.path(path_leaf) if self.config.prefix_caching else []
+        if self.config.scheduling == "fcfs":
+            call.priority = 0.0
+        call.sequence = self._arrived
+        self._arrived += 1
+        self.here.append(call)
+        self.waiting.append(call)
+
     def start_step(self, now: float) -> OracleStep | None:
         """Schedule and start the step that begins at ``now``; None where there is nothing to schedule."""
         assert not self._scheduled, "a step is running"
@@ -399,7 +438,8 @@ class OracleInstance:
             self._check()
             if self._scheduled or not victims:
                 break
-        if not self._scheduled and self.loading:
+        if not self._scheduled and (self.loading or self.leaving):
+            # What is on its way may hold the memory that the head of the queue needs.
             return None
         if not self._scheduled:
             raise OracleStall(f"stage {min(self.waiting, key=lambda c: c.key).stage} never fits")
@@ -455,11 +495,23 @@ class OracleInstance:
                 call.on_host = 0
                 if self.config.admission is not None:
                     self.history = [*self.history, call.output][-self.config.admission.window :]
+                self.promised -= call.reserved
                 assert call.stage not in self.outcomes
                 self.outcomes[call.stage] = OracleOutcome(
-                    call.start, call.first_token, now, call.cached_tokens, call.preemptions
+                    call.start,
+                    call.first_token,
+                    now,
+                    call.cached_tokens,
+                    call.preemptions,
+                    call.handed,
+                    self.number,
                 )
                 ended.append(call.stage)
+            elif self.config.role == "prefill":
+                self.running.remove(call)
+                self.here.remove(call)
+                call.handed = now
+                self.leaving.append(call)
         self._scheduled.clear()
         self._check()
         return ended
@@ -507,6 +559,10 @@ class OracleInstance:
         prefill = 0
         while self.waiting and self._budget() > 0 and len(self.running) + len(self.loading) < self.config.max_num_seqs:
             call = min(self.waiting, key=lambda c: c.key)
+            reserved = sum(c.reserved for c in [*self.running, call])
+            # Alone on the instance a call is admitted whatever is expected of it.
+            if self.config.role == "decode" and self.running and reserved > self.config.blocks:
+                break
             if rule is not None:
                 if look is None:
                     self.since_look = 0
@@ -520,6 +576,19 @@ class OracleInstance:
                     break
                 self.waiting.remove(call)
                 self._come_back(call, now)
+                continue
+            if call.brought > 0:
+                if self._blocks(call.tokens) > cache.free():
+                    break
+                self.waiting.remove(call)
+                call.computed, call.brought = call.brought, 0
+                cache.allocate(self._blocks(call.computed))
+                call.held = self._blocks(call.computed)
+                # What has come along is the call's own: others do not find it.
+                call.filling = False
+                self.running.append(call)
+                new = min(call.tokens - call.computed, self._budget())
+                self._run(call, new, self._blocks(call.computed + new) - call.held)
                 continue
             found = cache.find(call.path, (call.tokens - 1) // block)
             hits = sum(count for _, count in found)
@@ -655,7 +724,7 @@ class OracleInstance:
 
     def _check(self) -> None:
         """Assert what must hold between any two actions."""
-        self.cache.check(self.running + [c for _, c in self.loading])
+        self.cache.check(self.running + self.leaving + [c for _, c in self.loading])
         assert self._budget() >= 0
         assert len(self.running) + len(self.loading) <= self.config.max_num_seqs
         if self.config.host is not None:
@@ -728,8 +797,12 @@ def simulate_oracle(
     stages: Sequence[OracleStage],
     events: Sequence[OracleEvent] = (),
     max_steps: int = 1_000_000,
+    link_latency: Sequence[Sequence[float]] = (),
+    link_seconds: Sequence[Sequence[float]] = (),
 ) -> tuple[list[OracleOutcome], list[OracleInstance]]:
     """Run all stages on the instances they name; their outcomes in order, and the instances with their steps.
+
+    KV takes ``link_latency[p][d]`` and ``link_seconds[p][d]`` a token from instance p to d.
 
     Raises
     ------
@@ -737,6 +810,7 @@ def simulate_oracle(
         Where the head of a queue fits into no free block and nothing runs, or after ``max_steps`` steps.
     """
     instances = [OracleInstance(config, nodes, number) for number, config in enumerate(configs, 1)]
+    moving: list[tuple[float, int, _Call, OracleInstance, OracleInstance]] = []
     busy_until: list[float | None] = [None] * len(instances)
     ready: list[tuple[float, int]] = [
         (stage.arrival + stage.tool_delay, index) for index, stage in enumerate(stages) if not stage.parents
@@ -748,6 +822,7 @@ def simulate_oracle(
         times = [time for time, _ in ready] + [time for time in busy_until if time is not None]
         times += [event.when for event in coming]
         times += [time for instance in instances for time, _ in instance.loading]
+        times += [time for time, *_ in moving]
         if not times:
             break
         now = min(times)
@@ -764,6 +839,19 @@ def simulate_oracle(
                 for child, stage in enumerate(stages):
                     if index in stage.parents and all(parent in finish for parent in stage.parents):
                         ready.append((max(stage.arrival, now) + stage.tool_delay, child))
+            # In running-list order, each knowing what was promised to those before it.
+            for call in [c for c in instance.leaving if c.handed == now]:
+                there = _decoder(instances, call, stages[call.stage])
+                call.reserved = there.blocks_expected(call, stages[call.stage].expected_output)
+                there.promised += call.reserved
+                seconds = call.computed * link_seconds[number][there.number]
+                arrives = now + (link_latency[number][there.number] + seconds)
+                moving.append((arrives, call.stage, call, instance, there))
+        for _, index, call, here, there in sorted((m for m in moving if m[0] == now), key=lambda m: m[:2]):
+            here.let_go(call)
+            there.welcome(call, stages[index].path_leaf)
+            stirred |= {here.number, there.number}
+        moving = [m for m in moving if m[0] > now]
         for number, instance in enumerate(instances):
             if instance.loading and instance.copy_done(now):
                 stirred.add(number)
@@ -796,3 +884,11 @@ def simulate_oracle(
     for instance in instances:
         outcomes |= instance.outcomes
     return [outcomes[index] for index in range(len(stages))], instances
+
+
+def _decoder(instances: Sequence[OracleInstance], call: _Call, spec: OracleStage) -> OracleInstance:
+    """Where a call decodes that a prefill instance hands over."""
+    if spec.decode_at >= 0:
+        return instances[spec.decode_at]
+    decoders = [i for i in instances if i.config.role == "decode"]
+    return min(decoders, key=lambda i: (i.promised + i.blocks_expected(call, spec.expected_output)) / i.config.blocks)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import tomllib
+from dataclasses import replace
 from importlib import resources
 
 import numpy as np
@@ -11,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hexopt.cluster import ClusterError, bundled_clusters, cluster_toml, load_cluster, parse_cluster
+from hexopt.cluster import ClusterError, bundled_clusters, cluster_toml, load_cluster, parse_cluster, refuse_roles
 from hexopt.memory_rules import Admission, Swap
 from hexopt.models.cells import Cell, latency
 from hexopt.models.regressors import DEFAULT
@@ -204,3 +205,69 @@ def test_damaged_latency_models_are_refused_by_name(tmp_path, change, words):
     assert str(caught.value).startswith(f"{tmp_path / 'fleet.toml'}: latency: {tmp_path / 'latency.json'}: ")
     with pytest.raises(ClusterError, match=r"nowhere\.json: cannot be read"):
         load(tmp_path, 'latency = "nowhere.json"\n' + TOP + ROW)
+
+
+PAIR = """
+llm = "llama-3.1-70b"
+
+[[instance]]
+gpu = "h100"
+role = "prefill"
+
+[[instance]]
+gpu = "a100"
+role = "decode"
+"""
+
+
+def test_hexagents_clusters_have_the_pools_that_it_names():
+    for name, counts in (("hexagent-hetero-1", (2, 3, 3)), ("hexagent-hetero-2", (3, 4, 3))):
+        cluster = load_cluster(name)
+        for role in ("prefill", "decode"):
+            pool = [i.cell.cell.gpu for i in cluster.instances if i.role == role]
+            assert tuple(pool.count(gpu) for gpu in ("a100", "h100", "h200")) == counts
+        _, seconds = cluster.link_times()
+        for p, here in enumerate(cluster.instances):
+            for d, there in enumerate(cluster.instances):
+                hopper = "a100" not in (here.cell.cell.gpu, there.cell.cell.gpu)
+                # Llama-3.1-70B: 80 layers of 8 heads, keys and values of 128 numbers of two bytes.
+                assert seconds[p, d] == 80 * 8 * 2 * 128 * 2 / (50e9 if hopper else 25e9)
+
+
+def test_the_last_link_that_matches_holds(tmp_path):
+    links = (
+        "[[link]]\nlatency = 0.5\n"
+        '[[link]]\nfrom = "h100"\nbandwidth = 1e9\n'
+        '[[link]]\nfrom = "prefill-h100-0"\nto = "a100"\nbandwidth = 2e9\nlatency = 0.25\n'
+    )
+    cluster = load(tmp_path, PAIR + links)
+    latency_s, seconds = cluster.link_times()
+    assert latency_s.tolist() == [[0.0, 0.25], [0.5, 0.5]]
+    assert seconds.tolist() == [[327680 / 1e9, 327680 / 2e9], [327680 / 25e9, 327680 / 25e9]]
+    again = load(tmp_path, cluster_toml(cluster), "again.toml")
+    assert again == replace(cluster, name=again.name) and again.links == cluster.links
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (PAIR.replace("decode", "prefill"), "instance: there are prefill instances, but no decode instances"),
+        (PAIR.replace("prefill", "decode"), "instance: there are decode instances, but no prefill instances"),
+        (PAIR.replace("decode", "both"), r"instance\[1\].role: Input should be 'mixed', 'prefill' or 'decode'"),
+        (PAIR + '[[link]]\nfrom = "l40s"\n', r"link\[0\]: from is 'l40s', expected one of h100, a100, prefill-h100-0"),
+        (PAIR + "[[link]]\nbandwidth = 0.0\n", r"link\[0\].bandwidth: Input should be greater than 0"),
+        (
+            PAIR.replace('"h100"\n', '"h100"\nllm = "llama-3.1-70b-fp8"\n'),
+            "prefill and decode instances serve llama-3.1-70b, llama-3.1-70b-fp8: their KV differs",
+        ),
+    ],
+)
+def test_roles_that_lead_nowhere_are_refused(tmp_path, text, message):
+    with pytest.raises(ClusterError, match=message):
+        load(tmp_path, text)
+
+
+def test_who_cannot_use_roles_says_so(tmp_path):
+    with pytest.raises(ClusterError, match="'prefill-h100-0' has role 'prefill': hexopt serve takes only instances"):
+        refuse_roles(load(tmp_path, PAIR), "hexopt serve")
+    refuse_roles(load_cluster("hetero-1"), "hexopt serve")

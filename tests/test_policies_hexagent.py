@@ -17,12 +17,13 @@ from test_policies_greedy_urgency import PlainGreedyUrgency
 from hexopt.cluster import parse_cluster
 from hexopt.models.roofline import FEATURE_NAMES, N_FEATURES, step_seconds
 from hexopt.policies.hexagent import Planner, make_plan
-from hexopt.policies.hexagent_copy import horizon, new_planning
+from hexopt.policies.hexagent_copy import horizon, new_planning, survey
+from hexopt.policies.hexagent_decodes import plan_decodes
 from hexopt.policies.knowledge import alone_seconds
 from hexopt.policies.published import Hexagent
 from hexopt.policies.registry import PolicyError, make_policy
 from hexopt.simulation.experiment import Experiment
-from hexopt.simulation.state import INSTANCE, NONE, STAGE, WORKFLOW
+from hexopt.simulation.state import DECODE, INSTANCE, NONE, PREFILL, STAGE, WORKFLOW
 
 
 def step(coef, decodes: float, context: float) -> float:
@@ -271,3 +272,88 @@ def test_parameters_are_checked_and_named():
     )
     with pytest.raises(PolicyError, match="horizon is 'final', expected one of revealed, constant"):
         make_policy("hexagent-style:horizon=final")
+
+
+def pair_board():
+    """The published note's example: two prefill and two decode instances, H faster than A, at second 10."""
+    coef = np.zeros((4, N_FEATURES))
+    # 10,000 and 4,000 prompt tokens a second; 20 and 40 ms a decode step.
+    coef[:2, FEATURE_NAMES.index("K")] = 2 / 10_000, 2 / 4_000
+    coef[2:, FEATURE_NAMES.index("[B>0]")] = 0.02, 0.04
+    workflow = np.zeros(2, dtype=WORKFLOW)
+    workflow["arrival"], workflow["first_stage"], workflow["stages"] = (0.0, 6.0), (0, 1), 1
+    # The first of 201 output tokens comes from the prefill.
+    stage = revealed([8000, 4000], [201, 201], [10.0, 10.0])
+    stage["workflow"], stage["decode_at"], stage["prefill_instance"] = (0, 1), NONE, NONE
+    table = instances(blocks=(10_000, 10_000, 625, 282), max_len=(1 << 20, 1 << 20, 10_000, 4_500))
+    table["role"] = PREFILL, PREFILL, DECODE, DECODE
+    table["waiting_root"] = NONE
+    kv = 327_680
+    seconds = np.full((4, 4), kv / 25e9)
+    seconds[0, 2] = kv / 50e9
+    board = bare_board(
+        stage=stage, workflow=workflow, instance=table, coef=coef, link_latency=np.zeros((4, 4)), link_seconds=seconds
+    )
+    return board, bare_knowledge(coef=coef, scale=np.ones(4), weights=np.array([64.0, 1.0, 1.0]))
+
+
+PH, PA, DH, DA = range(4)
+
+
+def test_the_pairs_of_the_published_example():
+    board, know = pair_board()
+    plan = new_planning(board, 2)
+    plan.held[:2], plan.alone[:] = (1, 0), (8.0, 10.0)
+    make_plan(board, know, plan, 2, 10.0)
+    assert plan.order[:2].tolist() == [0, 1]
+    # The first fits dH alone: 0.8 s + 0.0524 s of KV at 50 GB/s + 4 s. The second waits there for its memory and still
+    # ends before dA could have it; of the two prefill instances, A's KV is there first.
+    assert [(int(plan.place[r]), int(plan.decoder[r])) for r in (0, 1)] == [(PH, DH), (PA, DH)]
+    assert plan.finish[:2].tolist() == pytest.approx([8.8524288, 4.8524288])
+    assert plan.ratio[:2].round(4).tolist() == [1.2852, 1.8566]
+    assert plan.free_at[:2].tolist() == pytest.approx([0.8, 1.0])
+
+
+def test_what_waits_to_decode_is_ordered_and_what_prefills_is_bound_anew():
+    board, know = pair_board()
+    plan = new_planning(board, 4)
+    plan.alone_here[:] = 8.0, 10.0
+    stage, table = board.stage, board.instance
+    # Both wait at dH, the second of them since longer; then it is its memory that the first needs.
+    stage["instance"], stage["generated"], stage["brought"] = DH, 1, (8000, 4000)
+    stage["sequence"], stage["next_here"], stage["previous_here"] = (1, 0), (1, NONE), (NONE, 0)
+    table["first_here"][DH], table["waiting"][DH], table["waiting_root"][DH] = 0, 2, 1
+    survey(board, know, plan)
+    plan_decodes(board, know, plan, 10.0)
+    # R = (10 + 4) / 8 and (4 + 4) / 10.
+    assert stage["priority"].tolist() == [0.0, 1.0] and table["waiting_root"][DH] == 0
+    # The second is being prefilled instead, bound to dA so far; the first will be gone from dH at 4 s.
+    stage["instance"][1], stage["generated"][1], stage["brought"][1] = PA, 0, 0
+    stage["decode_at"][1], stage["expected_new"][1], stage["next_here"][:] = DA, 4000.0, NONE
+    table["first_here"][[DH, PA]], table["waiting"][[DH, PA]] = (0, 1), 1
+    survey(board, know, plan)
+    plan_decodes(board, know, plan, 10.0)
+    assert stage["decode_at"][1] == DH and plan.there.tolist() == [0, 0, 2, 0]
+    assert plan.ends[DH, :2].tolist() == pytest.approx([4.0, 8.0])
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_on_a_pair_without_horizon_and_projection_it_is_workflow_fcfs(seed):
+    # One seat where prompts are computed: the next one leaves when the last has been handed over. Three where they
+    # decode, and memory for all.
+    limits = {"gpu": "h100", "kv_tokens": 1 << 17, "max_num_batched_tokens": 1 << 14}
+    rows = [
+        {**limits, "role": "prefill", "max_num_seqs": 1},
+        {**limits, "role": "decode", "max_num_seqs": 3},
+    ]
+    cluster = parse_cluster({"llm": "llama-3.1-8b", "instance": rows}, "test")
+    experiment = Experiment.of(random_workflows(np.random.default_rng(seed), 20), cluster)
+    sample = experiment.sample(40, RATE, seed)
+    plain = experiment.run(make_policy("hexagent-style:horizon=constant,projected=false"), *sample)
+    fcfs = experiment.run(make_policy("workflow-fcfs"), *sample)
+    waited = fcfs.stage["finish"] - fcfs.stage["first_token"]
+    assert np.nanmax(fcfs.stage["start"] - fcfs.stage["ready"]) > 0.05 and np.nanmax(waited) > 1.0
+    np.testing.assert_array_equal(plain.stage["start"], fcfs.stage["start"])
+    np.testing.assert_array_equal(plain.stage["finish"], fcfs.stage["finish"])
+    usual = experiment.run(make_policy("hexagent-style"), *sample)
+    assert (usual.stage["start"] != fcfs.stage["start"]).any()

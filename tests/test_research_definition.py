@@ -81,7 +81,7 @@ def test_errors_of_tuned_policies(tmp_path, lines, changes, says):
 
 def test_a_file_that_is_not_there():
     with pytest.raises(
-        DefinitionError, match=r"nowhere: no such file, and no bundled experiment \(hexgen-flow, quick\)"
+        DefinitionError, match=r"nowhere: no such file, and no bundled experiment \(hexagent, hexgen-flow, quick\)"
     ):
         load_definition("nowhere")
 

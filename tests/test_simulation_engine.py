@@ -19,9 +19,24 @@ from hexopt.policies.knowledge import Knowledge
 from hexopt.policies.policy import Fleet, Policy, Training
 from hexopt.simulation.mechanisms import switch_admission
 from hexopt.simulation.simulator import SimulationError, advance, build, check_fits
-from hexopt.simulation.state import DOWN, EVENT, INSTANCE, NODE, NONE, OPEN, STAGE, WORKFLOW
+from hexopt.simulation.state import (
+    DECODE,
+    DOWN,
+    EVENT,
+    INDICES,
+    INSTANCE,
+    MIXED,
+    NODE,
+    NONE,
+    OPEN,
+    PREFILL,
+    STAGE,
+    WORKFLOW,
+    Simulation,
+)
 from hexopt.simulation.workload import Jobs
 
+ROLES = {"mixed": MIXED, "prefill": PREFILL, "decode": DECODE}
 SCALE = {"1": 1e-2, "A": 1e-7, "K": 1e-6, "S": 1e-4, "C": 1e-6, "B": 1e-4}
 """Seconds that a unit of these features is worth at most; steps of tokens 1e-3, tokens and the rest 1e-5."""
 
@@ -34,6 +49,7 @@ class Case:
     nodes: list[OracleNode]
     configs: list[OracleConfig]
     events: tuple[OracleEvent, ...] = ()
+    links: tuple[np.ndarray, np.ndarray] | None = None
 
 
 def random_case(rng: np.random.Generator) -> Case:
@@ -141,10 +157,12 @@ def simulate_case(case: Case):  # type: ignore[no-untyped-def]
         stage[r]["first_child"], stage[r]["children"] = len(flat), len(children[r])
         flat += children[r]
     stage["workflow"] = owner
-    for field in ("ready", "start", "first_token", "finish"):
+    for field in ("ready", "start", "first_token", "finish", "handed"):
         stage[field] = math.nan
-    for field in ("instance", "node", "left", "right", "next_here", "previous_here"):
+    for field in (field for field in INDICES if field != "leaf"):
         stage[field] = NONE
+    stage["decode_at"] = [s.decode_at for s in case.stages]
+    stage["expected_output"] = [s.expected_output for s in case.stages]
     workflow = np.zeros(workflows + 1, dtype=WORKFLOW)
     workflow["first_stage"] = [int(np.flatnonzero(owner == w)[0]) for w in range(workflows + 1)]
     workflow["stages"] = np.bincount(owner)
@@ -157,7 +175,7 @@ def simulate_case(case: Case):  # type: ignore[no-untyped-def]
         row["block_size"], row["blocks"], row["max_seqs"] = c.block_size, c.blocks, c.max_num_seqs
         row["max_batched"], row["max_len"] = c.max_num_batched_tokens, 1 << 30
         row["by_priority"], row["prefix_caching"] = c.scheduling == "priority", c.prefix_caching
-        row["free"], row["next_event"] = c.blocks, math.inf
+        row["free"], row["next_event"], row["role"] = c.blocks, math.inf, ROLES[c.role]
         row["waiting_root"] = row["first_here"] = NONE
         switch(row, c)
     instance["generator"] = np.arange(1, len(case.configs) + 1)
@@ -165,7 +183,7 @@ def simulate_case(case: Case):  # type: ignore[no-untyped-def]
     jobs = Jobs(stage, np.array(flat, dtype=np.int32), workflow, node, np.zeros(workflows + 1, dtype=np.int64))
     check_fits(jobs, instance)
     events = [(e.when, e.instance, OPEN if e.up else DOWN) for e in case.events]
-    sim = build(jobs, instance, coef, events=np.array(events, dtype=EVENT))
+    sim = build(jobs, instance, coef, case.links, np.array(events, dtype=EVENT))
     one = np.ones(1)
     training = Training(("k",), empty_lengths(1), empty_tails(1), one, one, one)
     fleet = Fleet(coef, ("x",) * len(case.configs), np.full(len(case.configs), 64), np.zeros(len(case.configs)))
@@ -181,12 +199,15 @@ def assert_agrees(seed: int) -> tuple[int, int]:
     return int(sim.stage["preemptions"].sum()), int(sim.stage["cached"].sum())
 
 
-def assert_case_agrees(case: Case, seed: int):  # type: ignore[no-untyped-def]
+def assert_case_agrees(case: Case, seed: int) -> Simulation:
     """Simulate the case twice; return the engine's state at the end."""
-    expected, _ = simulate_oracle(case.configs, case.nodes, case.stages, case.events)
+    latency, seconds = (x.tolist() for x in case.links or (np.zeros((0, 0)),) * 2)
+    expected, _ = simulate_oracle(
+        case.configs, case.nodes, case.stages, case.events, link_latency=latency, link_seconds=seconds
+    )
     sim = simulate_case(case)
-    for field, name in (("start", "start"), ("first_token", "first_token"), ("finish", "finish")):
-        wanted = np.array([getattr(o, name) for o in expected])
+    for field in ("start", "first_token", "finish", "handed"):
+        wanted = np.array([getattr(o, field) for o in expected])
         np.testing.assert_allclose(sim.stage[field], wanted, rtol=1e-9, atol=0, err_msg=f"seed {seed}: {field}")
     assert [o.cached_tokens for o in expected] == sim.stage["cached"].tolist(), seed
     assert [o.preemptions for o in expected] == sim.stage["preemptions"].tolist(), seed
@@ -195,6 +216,8 @@ def assert_case_agrees(case: Case, seed: int):  # type: ignore[no-untyped-def]
     assert (sim.instance["running"] == 0).all() and (sim.instance["waiting"] == 0).all()
     assert sim.clock["stages_left"][0] == 0
     assert sim.instance["finished"].sum() == len(case.stages)
+    assert (sim.instance["promised"] == 0).all() and (sim.instance["reserved"] == 0).all()
+    assert [o.decoded_at for o in expected] == sim.stage["instance"].tolist(), seed
     return sim
 
 

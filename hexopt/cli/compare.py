@@ -98,14 +98,37 @@ def _settings(definition: Definition, path: Path, folder: Path | None) -> tuple[
     settings = []
     fleets = {name: load_cluster(_beside(name, path.parent)) for name in definition.clusters}
     for number, trace in enumerate(listed):
-        pool = _read(trace, trace.source, base, f"{field}[{number}].source", read)
-        known = (
-            None if trace.training is None else _read(trace, trace.training, base, f"{field}[{number}].training", read)
-        )
+        place = f"{field}[{number}]"
+        if _is_family(trace, base):
+            pool, known = (_drawn(trace, trace.seed + k, place) for k in (0, 1))
+        else:
+            pool, known = _read(trace, trace.source, base, f"{place}.source", read), None
+        if trace.training is not None:
+            known = _read(trace, trace.training, base, f"{place}.training", read)
         for name, fleet in fleets.items():
             fitting = _fitting(pool, fleet, definition.drop_long, trace.label, name)
             settings.append(Setting.of(trace.label, Path(name).stem, fitting, fleet, known, definition))
     return tuple(settings)
+
+
+def _is_family(trace: TraceSource, base: Path) -> bool:
+    from hexopt.traces import SAMPLES
+    from hexopt.traces.synthesis import FAMILIES
+
+    return trace.source in FAMILIES and trace.source not in SAMPLES and not (base / trace.source).exists()
+
+
+def _drawn(trace: TraceSource, seed: int, place: str) -> list[Workflow]:
+    """Workflows of the family that the trace names."""
+    import numpy as np
+
+    from hexopt.traces import TraceError
+    from hexopt.traces.synthesis import synthesize
+
+    try:
+        return synthesize(trace.source, trace.drawn, np.random.default_rng(seed), **trace.parameters)
+    except TraceError as error:
+        raise ValueError(f"{place}.parameters: {error}") from error
 
 
 def _read(

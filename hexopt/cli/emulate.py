@@ -71,13 +71,15 @@ def emulate(
 
 def _fleet(cluster: str | None, row: dict[str, Any], prefix_caching: bool) -> Cluster:
     """The cluster of that name or file, or one instance as the flags say."""
-    from hexopt.cluster import load_cluster, parse_cluster
+    from hexopt.cluster import load_cluster, parse_cluster, refuse_roles
 
     if cluster is not None:
         if row or not prefix_caching:
             name = next(iter(row), "no_prefix_caching").replace("_", "-")
             raise ValueError(f"--{name}: with --cluster, its file says what each instance is")
-        return load_cluster(cluster)
+        fleet = load_cluster(cluster)
+        refuse_roles(fleet, "hexopt emulate")
+        return fleet
     for name in ("gpu", "llm"):
         if name not in row:
             raise ValueError(f"--{name} is missing: give --gpu and --llm, or --cluster")

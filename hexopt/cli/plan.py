@@ -215,12 +215,14 @@ def _offer(
     budget: float | None,
     spot: float,
 ) -> tuple[Catalogue, tuple[Option, ...], Limits]:
-    from hexopt.cluster import load_cluster
+    from hexopt.cluster import load_cluster, refuse_roles
     from hexopt.planning.catalogue import configurations, load_catalogue
     from hexopt.planning.fleet import Limits, options_of
 
     catalogue = load_catalogue(catalog)
     owned = None if have is None else load_cluster(have)
+    if owned is not None:
+        refuse_roles(owned, "hexopt plan --have")
     if not llm and owned is not None:
         llm = list(dict.fromkeys(i.cell.cell.llm for i in owned.instances))
     if not llm:

@@ -55,7 +55,7 @@ def serve(
     except ImportError as error:
         raise ValueError(f"hexopt serve needs the extra hexopt[service]: {error}") from None
     from hexopt.cli import console
-    from hexopt.cluster import load_cluster
+    from hexopt.cluster import load_cluster, refuse_roles
     from hexopt.policies import make_live_policy
     from hexopt.service.fleet import Server
     from hexopt.service.settings import ServiceSettings
@@ -83,6 +83,7 @@ def serve(
     if tune != "off":
         _check_tuning(tune_objective)
     fleet = load_cluster(cluster)
+    refuse_roles(fleet, "hexopt serve")
     for instance in fleet.instances:
         if not instance.url:
             raise ValueError(f"{fleet.source}: instance {instance.name!r} has no url: say where its server is")

@@ -181,7 +181,7 @@ def that_fit(pool: list[Workflow], fleet: Cluster, drop_long: bool) -> list[Work
     """The workflows whose calls all fit the context of an instance; others are refused unless they may be dropped."""
     from hexopt.cli import console
     from hexopt.simulation import experiment
-    from hexopt.simulation.simulator import longest_context
+    from hexopt.simulation.simulator import instance_table, limits_of
 
     fitting = experiment.that_fit(pool, fleet)
     if len(fitting) == len(pool):
@@ -189,7 +189,7 @@ def that_fit(pool: list[Workflow], fleet: Cluster, drop_long: bool) -> list[Work
     kept = {workflow.id for workflow in fitting}
     first = next(workflow for workflow in pool if workflow.id not in kept)
     tokens = max(stage.prompt_tokens + stage.output_tokens for stage in first.stages)
-    why = f"longer than every instance's context (the longest is {longest_context(fleet)} tokens)"
+    why = limits_of(instance_table(fleet, True))
     if not drop_long:
         raise ValueError(
             f"--trace: workflow {first.id!r} has a call of {tokens} tokens, {why}; "

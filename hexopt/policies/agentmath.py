@@ -9,7 +9,8 @@ w_base 1, and 4096 sessions are remembered; a request's weight is released when 
 wins.
 
 Deviations: only the balancer of its rollout system is here, without tools' sandboxes, segments and iterations; weights
-are not divided by the engines' speeds, which the paper has all alike.
+are not divided by the engines' speeds, which the paper has all alike. Where prefill and decode instances part, engines
+are those that prefill.
 """
 
 # mypy: ignore-errors
@@ -17,6 +18,7 @@ from __future__ import annotations
 
 from hexopt.models.kernel import kernel
 from hexopt.policies.compiled import first_fitting
+from hexopt.simulation.state import NONE
 
 BASE_TOKENS = 0
 BASE_WEIGHT = 1
@@ -106,5 +108,6 @@ def place(sim, know, r, now):
 def ended(sim, know, r):
     """Take the request's weight off its engine."""
     stage = sim.stage[r]
-    know.memory[LOADS + stage.instance] -= weight_of(know, stage.prompt)
+    engine = stage.instance if stage.prefill_instance == NONE else stage.prefill_instance
+    know.memory[LOADS + engine] -= weight_of(know, stage.prompt)
     return r

@@ -19,6 +19,7 @@ from hexopt.policies import deadline, greedy_urgency
 from hexopt.policies.compiled import first_fitting
 from hexopt.policies.knowledge import alone_seconds
 from hexopt.policies.shortest_remaining import by_remaining
+from hexopt.simulation.handover import freest_decoder
 
 REMAINING = 0
 LAXITY = 1
@@ -59,3 +60,11 @@ def place(sim, know, r, now):
     else:
         i = greedy_urgency.place(sim, know, r, now)
     return first_fitting(sim, r, i)
+
+
+@kernel
+def handed(sim, know, r, now):
+    """Greedy urgency's choice of the decode instance in its order; the freest one in the others."""
+    if know.weights[ORDER] == URGENCY:
+        return greedy_urgency.handed(sim, know, r, now)
+    return freest_decoder(sim, r)

@@ -10,7 +10,8 @@ from hexopt.models.kernel import kernel
 from hexopt.policies import deadline, greedy_urgency, hexgen_flow, least_loaded, round_robin
 from hexopt.policies.knowledge import believe, learn
 from hexopt.policies.serving import begins
-from hexopt.simulation.state import DECODE, DRAINING, PREFILL
+from hexopt.simulation.handover import freest_decoder
+from hexopt.simulation.state import DECODE, DRAINING, NONE, PREFILL
 
 EXTERNAL = 0
 ROUND_ROBIN = 1
@@ -84,11 +85,13 @@ def takes(sim, r, i):
 def fits(sim, r, i):
     """Whether stage ``r`` may begin on instance ``i`` when that is open: by its role and its longest context."""
     inst = sim.instance[i]
+    stage = sim.stage[r]
     if inst.role == DECODE:
         return False
     # A call names its longest output (max_tokens), so whether it fits a context is known before it runs.
-    output = 1 if inst.role == PREFILL else sim.stage[r].output
-    return sim.stage[r].prompt + output <= inst.max_len
+    if inst.role != PREFILL or stage.output == 1:
+        return stage.prompt + stage.output <= inst.max_len
+    return stage.prompt + 1 <= inst.max_len and freest_decoder(sim, r) != NONE
 
 
 @kernel

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from hexopt.models.kernel import kernel
 from hexopt.policies.knowledge import alone_seconds
+from hexopt.policies.serving import begins
 
 
 @kernel
@@ -19,7 +20,7 @@ def least_loaded_for_its_speed(sim, know):
     lowest = 1e300
     for i in range(sim.instance.shape[0]):
         load = (sim.instance[i].running + sim.instance[i].waiting + 1) / know.speed[i]
-        if load < lowest:
+        if load < lowest and begins(sim.instance[i]):
             best = i
             lowest = load
     return best

@@ -10,6 +10,8 @@ A ready call goes where ``urgency * finish + imposed`` is smallest:
   within [0.1, 2]. Workflows with time to spare leave the fast instances to those without. Those that cannot make it
   may be given up: they then count less and queue behind all others.
 
+On a prefill instance both count its best decode instance, too, see :mod:`hexopt.policies.decode_choice`.
+
 The tail behind the call is the same wherever it runs, so the earliest finish of the call is the earliest finish of the
 workflow. Queues are ordered by least slack, ``deadline - service - tail``.
 """
@@ -19,9 +21,12 @@ from __future__ import annotations
 
 from hexopt.models.kernel import kernel
 from hexopt.models.roofline import step_seconds
+from hexopt.policies.decode_choice import best_decoder, predict_apart
 from hexopt.policies.knowledge import alone_seconds
+from hexopt.policies.serving import begins
+from hexopt.policies.steps import prefill_seconds, tokens_left
 from hexopt.simulation.kvcache import found_blocks
-from hexopt.simulation.state import NONE
+from hexopt.simulation.state import NONE, PREFILL
 
 IMPOSED = 0
 AFFINITY = 1
@@ -37,24 +42,6 @@ _CALM = 0.1
 _LATE = 2.0
 _HOPE = 0.8
 """Share of the expected need that may do: with less time left a workflow counts as lost."""
-
-
-@kernel
-def prefill_seconds(coef, new, done, budget, decodes, context):
-    """Seconds by which prefilling ``new`` tokens behind ``done`` lengthens the steps of the given decodes."""
-    if new <= 0.0:
-        return 0.0
-    room = max(budget - decodes, 1.0)
-    steps = max(new / room, 1.0)
-    chunk = new / steps
-    mixed = step_seconds(coef, 1.0, chunk, chunk * (done + new / 2.0), done + new / 2.0, decodes, context)
-    return steps * mixed
-
-
-@kernel
-def tokens_left(there):
-    """Output tokens that a call on an instance is expected to have before it; never none, however long it is."""
-    return max(there.expected_output - there.generated, 0.15 * there.expected_output + 1.0)
 
 
 @kernel
@@ -80,6 +67,8 @@ def predict(sim, know, i, r, now):
 def predict_cached(sim, know, i, stage, cached):
     """As :func:`predict`, for the call in the record ``stage``, of whose prompt ``cached`` tokens are in the cache."""
     inst = sim.instance[i]
+    if inst.role == PREFILL:
+        return predict_apart(sim, know, i, stage, cached, know.weights[IMPOSED])
     coef = know.coef[i]
     block = inst.block_size
     new = float(stage.prompt - cached)
@@ -186,7 +175,7 @@ def cheapest(sim, know, r, now):
     lowest = 1e300
     best_new = 0.0
     for i in range(sim.instance.shape[0]):
-        if stage.prompt > sim.instance[i].max_len:
+        if stage.prompt > sim.instance[i].max_len or not begins(sim.instance[i]):
             continue
         finish, imposed, new, _ = predict(sim, know, i, r, now)
         cost = stage.urgency * finish + know.weights[IMPOSED] * imposed
@@ -196,3 +185,11 @@ def cheapest(sim, know, r, now):
             best_new = new
     stage.expected_new = best_new
     return best
+
+
+@kernel
+def handed(sim, know, r, now):
+    """The decode instance with the smallest urgency * finish + weight * imposed for a call that is handed over."""
+    stage = sim.stage[r]
+    d, _, _ = best_decoder(sim, know, stage.instance, stage, 0.0, know.weights[IMPOSED])
+    return d

@@ -4,7 +4,8 @@ Order by upward rank, the largest first: ``rank(c) = mean service(c) + max over 
 instance where the call is predicted to finish first.
 
 Assumed: what follows a call is not known online, so the maximum over its successors is the learned tail; data moves
-free of charge; a finish is predicted as greedy urgency does: queue, memory, prefill, decode among its neighbours.
+free of charge; a finish is predicted as greedy urgency does: queue, memory, prefill, decode among its neighbours;
+where prefill and decode instances part, the pair with the earliest finish, the latter chosen at the hand-over.
 
 Deviations: HEFT schedules one known graph before it starts and inserts calls into gaps; here calls of many workflows
 are ranked together as they become ready, so the workflow with most work ahead goes first, however late it came.
@@ -14,6 +15,7 @@ are ranked together as they become ready, so the workflow with most work ahead g
 from __future__ import annotations
 
 from hexopt.models.kernel import kernel
+from hexopt.policies import greedy_urgency
 from hexopt.policies.compiled import first_fitting
 from hexopt.policies.greedy_urgency import cheapest
 from hexopt.policies.knowledge import alone_seconds, believe
@@ -29,3 +31,9 @@ def place(sim, know, r, now):
     # Finishes count whole, and the weight of the imposed delay is 0.
     stage.urgency = 1.0
     return first_fitting(sim, r, cheapest(sim, know, r, now))
+
+
+@kernel
+def handed(sim, know, r, now):
+    """Earliest finish, again."""
+    return greedy_urgency.handed(sim, know, r, now)

@@ -33,29 +33,68 @@ from typing import Any
 from numba import typeof
 
 from hexopt.models.kernel import kernel
-from hexopt.policies.hexagent_copy import Planning, horizon, new_planning, project, survey
+from hexopt.policies.compiled import first_fitting
+from hexopt.policies.hexagent_copy import (
+    PROJECTED,
+    REVEALED,
+    SORT_ABOVE,
+    Planning,
+    enter_decode,
+    horizon,
+    new_planning,
+    prefilled,
+    project,
+    put,
+    reserved_tokens,
+    survey,
+    tokens_ahead,
+    travel_seconds,
+)
+from hexopt.policies.hexagent_decodes import plan_decodes
 from hexopt.policies.knowledge import Knowledge, believe
+from hexopt.policies.serving import begins
 from hexopt.simulation.kvcache import found_blocks
 from hexopt.simulation.loop import dispatch
-from hexopt.simulation.state import NONE, Simulation
-
-SORT_ABOVE = 0
-REVEALED = 1
-PROJECTED = 2
-"""Places in ``Knowledge.weights``: longest queue that is planned greedily; whether H counts, or 1; whether Delta."""
+from hexopt.simulation.state import DECODE, NONE, PREFILL, Simulation
 
 
 @kernel
 def _consider(sim, know, plan, k, now):
     """Find the candidate of the ``k``-th held stage, and its R."""
-    stage = sim.stage[plan.held[k]]
+    r = plan.held[k]
+    stage = sim.stage[r]
     plan.finish[k] = math.inf
     plan.candidate[k] = 0
+    plan.partner[k] = NONE
+    earliest = math.inf
     for i in range(sim.instance.shape[0]):
+        if not begins(sim.instance[i]):
+            continue
+        if sim.instance[i].role == PREFILL:
+            first = prefilled(sim, know, plan, stage, i, plan.new[k, i])
+            for d in range(sim.instance.shape[0]):
+                if sim.instance[d].role != DECODE:
+                    continue
+                arrives = first + travel_seconds(sim, stage, i, d)
+                if arrives > plan.finish[k]:
+                    continue
+                _, finish = enter_decode(sim, know, plan, stage, d, arrives)
+                # Of equals that with the earlier KV.
+                if finish < plan.finish[k] or (finish == plan.finish[k] and arrives < earliest):
+                    plan.finish[k] = finish
+                    plan.candidate[k] = i
+                    plan.partner[k] = d
+                    earliest = arrives
+            continue
         _, _, finish = project(sim, know, plan, stage, i, plan.new[k, i])
         if finish < plan.finish[k]:
             plan.finish[k] = finish
             plan.candidate[k] = i
+            plan.partner[k] = NONE
+    if math.isinf(plan.finish[k]):
+        # One token that no decode instance has to take.
+        plan.candidate[k] = first_fitting(sim, r, 0)
+        plan.finish[k] = prefilled(sim, know, plan, stage, plan.candidate[k], plan.new[k, plan.candidate[k]])
     ahead = plan.finish[k] if know.weights[PROJECTED] == 1.0 else 0.0
     plan.ratio[k] = (now - sim.workflow[stage.workflow].arrival + ahead) / plan.horizon[k]
 
@@ -66,21 +105,28 @@ def _apply(sim, know, plan, k):
     r = plan.held[k]
     stage = sim.stage[r]
     i = plan.candidate[k]
-    _, first, finish = project(sim, know, plan, stage, i, plan.new[k, i])
-    place = plan.there[i]
-    plan.free_at[i] = first
-    plan.ends[i, place] = finish
-    plan.tokens[i, place] = stage.prompt + max(stage.expected_output, 1.0)
-    plan.there[i] = place + 1
     plan.place[r] = i
+    plan.decoder[r] = plan.partner[k]
     stage.expected_new = plan.new[k, i]
     plan.candidate[k] = NONE
+    if sim.instance[i].role == PREFILL:
+        plan.free_at[i] = prefilled(sim, know, plan, stage, i, plan.new[k, i])
+        d = plan.partner[k]
+        if d != NONE:
+            arrives = plan.free_at[i] + travel_seconds(sim, stage, i, d)
+            _, finish = enter_decode(sim, know, plan, stage, d, arrives)
+            put(plan, d, finish, reserved_tokens(sim, stage, d))
+        return
+    _, first, finish = project(sim, know, plan, stage, i, plan.new[k, i])
+    plan.free_at[i] = first
+    put(plan, i, finish, stage.prompt + max(stage.expected_output, 1.0))
 
 
 @kernel
 def make_plan(sim, know, plan, held, now):
     """Order and place the first ``held`` stages that are held."""
     survey(sim, know, plan)
+    plan_decodes(sim, know, plan, now)
     for k in range(held):
         stage = sim.stage[plan.held[k]]
         known = k > 0 and sim.stage[plan.held[k - 1]].workflow == stage.workflow
@@ -105,12 +151,13 @@ def make_plan(sim, know, plan, held, now):
         if not resorted:
             _consider(sim, know, plan, best, now)
         i = plan.candidate[best]
+        d = plan.partner[best]
         plan.order[position] = plan.held[best]
         plan.ratio[best] = ratio
         _apply(sim, know, plan, best)
         for k in range(held if resorted else 0):
             # Elsewhere nothing has changed, and here it can only have become later.
-            if plan.candidate[k] == i:
+            if plan.candidate[k] != NONE and (plan.candidate[k] == i or (d != NONE and plan.partner[k] == d)):
                 _consider(sim, know, plan, k, now)
     for k in range(held):
         plan.held[k] = plan.order[k]
@@ -135,6 +182,7 @@ def send(sim, plan, held):
             if there.held == 0:
                 plan.blocks[i] -= int(there.expected_new) // inst.block_size + 1
             other = there.next_here
+        plan.free_at[i] = tokens_ahead(sim, i) if inst.role == PREFILL else 0.0
     kept = 0
     for k in range(held):
         r = plan.held[k]
@@ -142,7 +190,8 @@ def send(sim, plan, held):
         inst = sim.instance[i]
         needed = int(sim.stage[r].expected_new) // inst.block_size + 1
         idle = inst.running + inst.waiting == 0
-        if not idle and (plan.seats[i] < 1 or plan.blocks[i] < needed):
+        full = plan.free_at[i] >= inst.max_batched
+        if not idle and (full or plan.seats[i] < 1 or plan.blocks[i] < needed):
             # Nothing passes it: a smaller one behind would keep it waiting for ever.
             plan.seats[i] = 0
             plan.held[kept] = r
@@ -150,6 +199,9 @@ def send(sim, plan, held):
             continue
         plan.seats[i] -= 1
         plan.blocks[i] -= needed
+        if inst.role == PREFILL:
+            plan.free_at[i] += sim.stage[r].expected_new
+            sim.stage[r].decode_at = plan.decoder[r]
         dispatch(sim, r, i)
     return kept
 
@@ -164,9 +216,15 @@ def decide(sim, know, plan):
         believe(sim, know, sim.ready[k])
         plan.held[held] = sim.ready[k]
         held += 1
+    for k in range(clock.ready_done, clock.ready):
+        w = sim.stage[sim.ready[k]].workflow
+        plan.alone_here[w] = horizon(sim, know, plan, w, clock.now) if know.weights[REVEALED] == 1.0 else 1.0
     clock.ready_done = clock.ready
     if fresh > 0:
         make_plan(sim, know, plan, held, clock.now)
+    elif clock.landed > 0:
+        survey(sim, know, plan)
+        plan_decodes(sim, know, plan, clock.now)
     clock.held = send(sim, plan, held)
     clock.wake = math.inf
 
@@ -184,7 +242,9 @@ class Planner:
         """Plan and send, see :func:`decide`."""
         clock: Any = board.clock[0]
         there = board.instance["running"] + board.instance["waiting"]
-        needed = int(there.max()) + int(clock["held"]) + int(clock["ready"]) - int(clock["ready_done"])
+        # With roles, any of those that wait, and of those on their way, may be planned into one instance.
+        most = there.sum() + clock["delayed"] if board.instance["role"].any() else there.max()
+        needed = int(most) + int(clock["held"]) + int(clock["ready"]) - int(clock["ready_done"])
         if self.planning is None or needed > self.planning.finish.shape[0]:
             self.planning = new_planning(board, 2 * needed, self.planning)
         decide(board, know, self.planning)

@@ -27,6 +27,7 @@ Quirks of the published code, kept because they are what is compared with:
 from __future__ import annotations
 
 from hexopt.models.kernel import kernel
+from hexopt.policies.serving import begins
 
 ALPHA = 0
 SHARED_TEMPLATE = 1
@@ -40,14 +41,17 @@ def _dispatch(sim, know, kind):
     instances = sim.instance.shape[0]
     work = know.memory
     alpha = know.weights[ALPHA]
-    if work[0] == 0.0:
-        best = 0
-    else:
-        best = 0
+    first = 0
+    while first < instances - 1 and not begins(sim.instance[first]):
+        first += 1
+    best = first
+    if work[first] > 0.0:
         highest = -1e300
         for e in range(instances):
-            ratio = know.table[0, kind] / know.table[e, kind]
-            score = alpha * ratio - (1.0 - alpha) * work[instances + e] * work[e] / work[0]
+            if not begins(sim.instance[e]):
+                continue
+            ratio = know.table[first, kind] / know.table[e, kind]
+            score = alpha * ratio - (1.0 - alpha) * work[instances + e] * work[e] / work[first]
             if score > highest:
                 best = e
                 highest = score

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from hexopt.models.kernel import kernel
 from hexopt.policies.compiled import first_fitting
+from hexopt.policies.serving import begins
 from hexopt.simulation.state import NONE
 
 
@@ -54,7 +55,7 @@ def place(sim, know, r, now):
     highest = -1e300
     for i in range(sim.instance.shape[0]):
         free = freeness(sim, know, i)
-        if free > highest:
+        if free > highest and begins(sim.instance[i]):
             best = i
             highest = free
     return first_fitting(sim, r, best)

@@ -8,7 +8,8 @@ a would end at ``F = V(a) + cost``. Agents are served whole in that order: all c
 Assumed: an agent's cost is the shrunken mean over the training's workflows whose first call was of the same kind with a
 prompt of the same doubling, where the paper trains a small network on the prompt's text; M tokens a step are those that
 full batches of mean calls hold on all instances, over the decode steps that these take; an agent leaves the fair system
-when V reaches its F, as in weighted fair queueing; calls go to the instance that is least loaded for its speed.
+when V reaches its F, as in weighted fair queueing; calls go to the instance that is least loaded for its speed; prefill
+instances do not count into M.
 
 Deviations: nothing running is preempted but for memory; the prediction is not corrected as the agent goes on. Where
 first calls are alike all agents cost the same, and the order is that of their arrival.
@@ -22,6 +23,7 @@ from hexopt.models.lengths import prompt_bucket
 from hexopt.models.roofline import step_seconds
 from hexopt.policies.compiled import first_fitting
 from hexopt.policies.deadline import least_loaded_for_its_speed
+from hexopt.simulation.state import PREFILL
 
 VIRTUAL = 0
 UNTIL = 1
@@ -49,6 +51,8 @@ def kv_rate(sim, know):
     rate = 0.0
     for i in range(sim.instance.shape[0]):
         inst = sim.instance[i]
+        if inst.role == PREFILL:
+            continue
         calls = max(min(inst.blocks * inst.block_size / mean, float(inst.max_seqs)), 1.0)
         rate += calls * mean / step_seconds(know.coef[i], 0.0, 0.0, 0.0, 0.0, calls, calls * mean)
     return rate

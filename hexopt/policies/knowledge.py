@@ -14,6 +14,7 @@ from hexopt.models.roofline import decode_run_seconds, step_seconds
 from hexopt.models.successors import Successors
 from hexopt.models.tails import expected_tail, observe_tail
 from hexopt.models.tallies import Tally
+from hexopt.simulation.state import DECODE, MIXED
 
 
 class Knowledge(NamedTuple):
@@ -55,6 +56,35 @@ def alone_seconds(coef, prompt, cached, output, budget):
     if output > 1.0:
         seconds += decode_run_seconds(coef, 1.0, prompt + 1.0, output - 1.0)
     return seconds
+
+
+@kernel
+def fastest_seconds(coef, scale, role, budgets, link_latency, link_seconds, prompt, cached, output):
+    """Seconds of one call alone on the instance that is fastest for it, or on the fastest pair of a prefill and a
+    decode instance, with its KV's way between them.
+
+    Parameters
+    ----------
+    coef, scale, role, budgets
+        Roofline coefficients, factor on them, role and token budget of each instance, shapes (m, N_FEATURES) and (m,).
+    link_latency, link_seconds
+        Of :class:`hexopt.simulation.state.Simulation`.
+    """
+    best = 1e300
+    for i in range(coef.shape[0]):
+        if role[i] == DECODE:
+            continue
+        tokens = output if role[i] == MIXED else 1.0
+        first = alone_seconds(coef[i], prompt, cached, tokens, budgets[i]) * scale[i]
+        if role[i] == MIXED or output <= 1.0:
+            best = min(best, first)
+            continue
+        for d in range(coef.shape[0]):
+            if role[d] == DECODE:
+                travel = link_latency[i, d] + prompt * link_seconds[i, d]
+                decode = decode_run_seconds(coef[d], 1.0, prompt + 1.0, output - 1.0) * scale[d]
+                best = min(best, first + travel + decode)
+    return best
 
 
 @kernel

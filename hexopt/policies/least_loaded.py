@@ -4,16 +4,19 @@
 from __future__ import annotations
 
 from hexopt.models.kernel import kernel
+from hexopt.policies.serving import begins
 
 
 @kernel
 def least_requests(sim):
     """The instance with the fewest requests; the first of equals."""
     best = 0
-    for i in range(1, sim.instance.shape[0]):
+    fewest = 1 << 30
+    for i in range(sim.instance.shape[0]):
         load = sim.instance[i].running + sim.instance[i].waiting
-        if load < sim.instance[best].running + sim.instance[best].waiting:
+        if load < fewest and begins(sim.instance[i]):
             best = i
+            fewest = load
     return best
 
 

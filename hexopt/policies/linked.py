@@ -13,6 +13,7 @@ from hexopt.policies import compiled
 from hexopt.policies.knowledge import Knowledge, alone_seconds
 from hexopt.policies.linking import address_of
 from hexopt.policies.policy import Fleet, Policy, Training
+from hexopt.simulation.state import PREFILL
 
 
 def mean_service(fleet: Fleet, training: Training) -> float:
@@ -58,9 +59,10 @@ class Linked(Labelled):
 
     def linked(self, board: Any, know: Knowledge) -> tuple[int, ...]:
         call = (board, know, types.int64)
+        apart = bool((board.instance["role"] == PREFILL).any())
         return (
             address_of(self.rule.place, *call, types.float64),
             address_of(getattr(self.rule, "ended", None), *call),
-            address_of(getattr(self.rule, "handed", None), *call, types.float64),
+            address_of(getattr(self.rule, "handed", None) if apart else None, *call, types.float64),
             address_of(getattr(self.rule, "tick", None), board, know, types.float64),
         )

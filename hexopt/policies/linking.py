@@ -21,6 +21,8 @@ from numba import typeof, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
+from hexopt.simulation.state import PREFILL
+
 PLACE, ENDED, HANDED, TICK = 0, 1, 2, 3
 HOOKS = 4
 """Places of the addresses, and how many there are."""
@@ -39,6 +41,14 @@ def address_of(rule: Any, *arguments: Any) -> int:
             f"{rule.py_func.__module__}.{rule.__name__} returns {compiled.signature.return_type}, not int64"
         )
     return compiled.library.get_pointer_to_function(compiled.fndesc.llvm_func_name)
+
+
+def hands_over(rule: Any, board: Any, know: Any) -> tuple[int, ...]:
+    """Addresses of a policy that is called by none but for ``rule``, which chooses decode instances where there are."""
+    if not (board.instance["role"] == PREFILL).any():
+        return NO_HOOKS
+    handed = address_of(rule, board, know, types.int64, types.float64)
+    return 0, 0, handed, 0
 
 
 @intrinsic

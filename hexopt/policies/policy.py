@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 
 from hexopt.models.successors import Successors, no_successors
 from hexopt.models.tallies import Tally
-from hexopt.policies import compiled
+from hexopt.policies import compiled, greedy_urgency
 from hexopt.policies.knowledge import Knowledge, alone_seconds
-from hexopt.policies.linking import NO_HOOKS
+from hexopt.policies.linking import NO_HOOKS, hands_over
+from hexopt.simulation.state import DECODE, MIXED, PREFILL
 
 _SLOWED_BY_HEXGEN_FLOW = frozenset({"a6000", "l40s"})
 
@@ -61,12 +62,15 @@ class Fleet:
         Token budgets of a step, shape (m,).
     price
         Money an hour, shape (m,).
+    roles
+        Roles of :mod:`hexopt.simulation.state`, shape (m,); none given: all prefill and decode.
     """
 
     coef: NDArray[np.float64]
     gpus: tuple[str, ...]
     max_batched: NDArray[np.int64]
     price: NDArray[np.float64]
+    roles: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -111,21 +115,11 @@ class Policy:
         """Fresh knowledge for one run; nothing is shared with another run."""
         mean = fleet.coef.mean(axis=0)
         kinds = len(training.kinds)
-        speed = np.empty(len(fleet.gpus))
-        # None of the kinds was seen in training: all count alike.
-        calls = training.calls if training.calls.any() else np.ones(kinds)
-        share = calls / calls.sum()
-        for i in range(len(fleet.gpus)):
-            seconds = [
-                alone_seconds(fleet.coef[i], p, 0.0, o, float(fleet.max_batched[i]))
-                for p, o in zip(training.prompt, training.output, strict=True)
-            ]
-            speed[i] = 1.0 / float(np.dot(share, seconds))
         return Knowledge(
             coef=np.ascontiguousarray(fleet.coef),
             mean_coef=mean,
             scale=np.ones(len(fleet.gpus)),
-            speed=speed / speed.mean(),
+            speed=_speeds(fleet, training),
             lengths=_copied(training.lengths),
             tails=_copied(training.tails),
             successors=training.successors,
@@ -154,6 +148,38 @@ class Policy:
         """
         i = int(compiled.place(self.code, board, know, r, now))
         return i, float(board.stage["priority"][r])
+
+
+def _speeds(fleet: Fleet, training: Training) -> NDArray[np.float64]:
+    """Service rate of each instance on the training's calls relative to the mean one of its role, shape (m,).
+
+    Of a call, a prefill instance serves what comes before the first token, a decode instance what comes behind it.
+    """
+    # None of the kinds was seen in training: all count alike.
+    calls = training.calls if training.calls.any() else np.ones(len(training.kinds))
+    share = calls / calls.sum()
+    roles = np.array(fleet.roles or (MIXED,) * len(fleet.gpus))
+    speed = np.empty(len(fleet.gpus))
+    for i, role in enumerate(roles):
+        budget = float(fleet.max_batched[i])
+        seconds = [
+            _served_seconds(fleet.coef[i], int(role), p, o, budget)
+            for p, o in zip(training.prompt, training.output, strict=True)
+        ]
+        speed[i] = 1.0 / float(np.dot(share, seconds))
+    for role in np.unique(roles):
+        speed[roles == role] /= speed[roles == role].mean()
+    return speed
+
+
+def _served_seconds(coef: NDArray[np.float64], role: int, prompt: float, output: float, budget: float) -> float:
+    first = alone_seconds(coef, prompt, 0.0, 1.0, budget)
+    if role == PREFILL:
+        return float(first)
+    if role == DECODE:
+        # Calls that are handed over have at least a second token.
+        return float(alone_seconds(coef, prompt, 0.0, max(output, 2.0), budget) - first)
+    return float(alone_seconds(coef, prompt, 0.0, output, budget))
 
 
 def _copied(state: Any) -> Any:
@@ -218,6 +244,9 @@ class GreedyUrgency(Policy):
 
     name: ClassVar[str] = "greedy-urgency"
     code: ClassVar[int] = compiled.GREEDY_URGENCY
+
+    def linked(self, board: Any, know: Knowledge) -> tuple[int, ...]:
+        return hands_over(greedy_urgency.handed, board, know)
 
     @property
     def label(self) -> str:

@@ -20,6 +20,7 @@ from hexopt.policies.knowledge import Knowledge
 from hexopt.policies.linked import Labelled, Linked, check_positive, mean_service
 from hexopt.policies.linking import NO_HOOKS
 from hexopt.policies.policy import Fleet, Training
+from hexopt.simulation.state import DECODE, MIXED
 
 
 @dataclass(frozen=True)
@@ -149,7 +150,9 @@ class AgentMath(Linked):
         return np.array([self.base_tokens, self.base_weight, self.sessions])
 
     def memory(self, fleet: Fleet) -> NDArray[np.float64]:
-        return np.zeros(agentmath.LOADS + len(fleet.gpus))
+        # No session is for engines that only decode: they weigh more than all others.
+        never = [np.inf if role == DECODE else 0.0 for role in fleet.roles or (MIXED,) * len(fleet.gpus)]
+        return np.array([0.0] * agentmath.LOADS + never)
 
 
 @dataclass(frozen=True)
@@ -183,6 +186,10 @@ class Hexagent(Labelled):
 
     def weights(self, training: Training) -> NDArray[np.float64]:
         return np.array([self.sort_above, self.horizon == "revealed", self.projected], dtype=np.float64)
+
+    def configure(self, instance: NDArray[np.void]) -> None:
+        # It numbers what waits to decode; elsewhere it sends calls in their order.
+        instance["by_priority"][instance["role"] == DECODE] = 1
 
     def linked(self, board: Any, know: Knowledge) -> tuple[int, ...]:
         # Asked before a run is timed.

@@ -39,8 +39,9 @@ from scipy.sparse import csr_array, diags_array, eye_array, hstack, kron, vstack
 
 from hexopt.models.kernel import kernel
 from hexopt.models.roofline import step_seconds
-from hexopt.policies.greedy_urgency import tokens_left
+from hexopt.policies.compiled import takes
 from hexopt.policies.knowledge import Knowledge, alone_seconds, believe
+from hexopt.policies.steps import tokens_left
 from hexopt.room import Room
 from hexopt.simulation.kvcache import found_blocks
 from hexopt.simulation.loop import dispatch
@@ -86,7 +87,7 @@ def take_in(sim, know, r, calls, context, own, new):
     stage = sim.stage[r]
     for i in range(sim.instance.shape[0]):
         inst = sim.instance[i]
-        if stage.prompt + stage.output > inst.max_len:
+        if not takes(sim, r, i):
             own[i] = math.inf
             continue
         found = 0

@@ -10,8 +10,9 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from hexopt.policies import compiled
+from hexopt.policies import compiled, greedy_urgency
 from hexopt.policies.knowledge import Knowledge
+from hexopt.policies.linking import hands_over
 from hexopt.policies.policy import Fleet, Policy, Training
 
 
@@ -111,6 +112,9 @@ class RollingHorizon(Policy):
         """Where greedy urgency places a call: what the horizon does with one on its own."""
         i = int(compiled.place(compiled.GREEDY_URGENCY, board, know, r, now))
         return i, float(board.stage["priority"][r])
+
+    def linked(self, board: Any, know: Knowledge) -> tuple[int, ...]:
+        return hands_over(greedy_urgency.handed, board, know)
 
     def scheduler(self, fleet: Fleet) -> Any:
         from hexopt.scheduler import Scheduler

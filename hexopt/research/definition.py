@@ -37,12 +37,19 @@ class _Strict(BaseModel):
 
 
 class TraceSource(_Strict):
-    """Where workflows come from: a file, folder or bundled sample; and what predictors learn from beforehand."""
+    """Where workflows come from: a file, folder or bundled sample; and what predictors learn from beforehand.
+
+    Or a family of :mod:`hexopt.traces.synthesis`: then ``drawn`` workflows are drawn with ``parameters`` and ``seed``,
+    and as many with the next seed to learn from.
+    """
 
     source: str
     name: str = ""
     training: str | None = None
     format: str | None = None
+    parameters: dict[str, Any] = {}
+    drawn: int = Field(default=300, ge=20, le=100_000)
+    seed: int = Field(default=0, ge=0)
 
     @property
     def label(self) -> str:

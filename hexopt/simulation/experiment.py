@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,24 +17,27 @@ from hexopt.models.successors import Successors, fit_successors
 from hexopt.models.tails import fit_tails
 from hexopt.models.tallies import Tally
 from hexopt.policies.justitia import token_time
-from hexopt.policies.knowledge import alone_seconds
+from hexopt.policies.knowledge import fastest_seconds
 from hexopt.policies.policy import EarliestDeadline, Policy, Training
 from hexopt.simulation.events import FleetEvent
-from hexopt.simulation.simulator import Run, fleet_of, longest_context, simulate
+from hexopt.simulation.simulator import Run, fleet_of, instance_table, servable, simulate
+from hexopt.simulation.state import MIXED
 from hexopt.simulation.workload import Workload
 from hexopt.traces.arrivals import poisson
 from hexopt.traces.workflow import Prefix, Stage, Workflow
 
 
 @kernel
-def _alone(stage, child, base, first, count, coef, budgets, cached, latency, tail):  # type: ignore[no-untyped-def]
-    """Latency and tails of one workflow if every stage ran alone on its fastest instance."""
+def _alone(  # type: ignore[no-untyped-def]
+    stage, child, base, first, count, coef, one, role, budgets, link_latency, link_seconds, cached, latency, tail
+):
+    """Latency and tails of one workflow if every stage ran alone on its fastest instance, or pair of them."""
     longest = 0.0
     for k in range(count - 1, -1, -1):
         row = stage[first + k]
-        service = 1e300
-        for i in range(coef.shape[0]):
-            service = min(service, alone_seconds(coef[i], row.prompt, cached[first + k], row.output, budgets[i]))
+        service = fastest_seconds(
+            coef, one, role, budgets, link_latency, link_seconds, row.prompt, cached[first + k], row.output
+        )
         after = 0.0
         for c in range(row.first_child, row.first_child + row.children):
             after = max(after, latency[first + child[c]])
@@ -47,7 +51,8 @@ def _alone(stage, child, base, first, count, coef, budgets, cached, latency, tai
 def standalone_seconds(workload: Workload, cluster: Cluster) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """How long every workflow would take with the cluster to itself.
 
-    Each stage runs on the instance that is fastest for it, with nothing in its prefix cache and no company.
+    Each stage runs on the instance that is fastest for it, or the fastest pair of a prefill and a decode instance with
+    the transfer of its KV between them; with nothing in its prefix cache and no company.
 
     Returns
     -------
@@ -56,7 +61,9 @@ def standalone_seconds(workload: Workload, cluster: Cluster) -> tuple[NDArray[np
         (calls,).
     """
     fleet = fleet_of(cluster)
-    latency, _, tail = critical_paths(workload, fleet.coef, fleet.max_batched.astype(np.float64))
+    latency, _, tail = critical_paths(
+        workload, fleet.coef, fleet.max_batched.astype(np.float64), roles=fleet.roles, links=cluster.link_times()
+    )
     return latency, tail
 
 
@@ -65,8 +72,10 @@ def critical_paths(
     coef: NDArray[np.float64],
     budgets: NDArray[np.float64],
     cached: NDArray[np.float64] | None = None,
+    roles: Sequence[int] = (),
+    links: tuple[NDArray[np.float64], NDArray[np.float64]] | None = None,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-    """Latencies of every workflow if each stage ran alone on the instance that is fastest for it.
+    """Latencies of every workflow if each stage ran alone on the instance, or pair of them, that is fastest for it.
 
     Parameters
     ----------
@@ -74,6 +83,10 @@ def critical_paths(
         Roofline coefficients and token budgets of the instances, shapes (m, N_FEATURES) and (m,).
     cached
         Prompt tokens of each call that a prefix cache holds, shape (calls,); none by default.
+    roles
+        Of the instances, shape (m,); none given: all prefill and decode.
+    links
+        As :meth:`hexopt.cluster.Cluster.link_times` gives them; needed where there are roles.
 
     Returns
     -------
@@ -87,10 +100,13 @@ def critical_paths(
     ahead = np.zeros(stage.shape[0])
     tail = np.zeros(stage.shape[0])
     cached = np.zeros(stage.shape[0]) if cached is None else cached
+    role = np.array(roles or (MIXED,) * coef.shape[0], dtype=np.int32)
+    link_latency, link_seconds = links or (np.zeros((0, 0)), np.zeros((0, 0)))
+    one = np.ones(coef.shape[0])
     for t in range(len(workload)):
         _alone(
             stage, child, result[t : t + 1], workload.first_stage[t], workload.stages[t],
-            coef, budgets, cached, ahead, tail,
+            coef, one, role, budgets, link_latency, link_seconds, cached, ahead, tail,
         )  # fmt: skip
     return result, ahead, tail
 
@@ -174,9 +190,11 @@ def _common_tokens(parent: Stage, child: Stage) -> int:
 
 
 def that_fit(workflows: Sequence[Workflow], cluster: Cluster) -> list[Workflow]:
-    """Those of ``workflows`` of which every call fits the context of an instance."""
-    longest = longest_context(cluster)
-    return [w for w in workflows if all(s.prompt_tokens + s.output_tokens <= longest for s in w.stages)]
+    """Those of ``workflows`` of which every call fits the context of an instance, or of a prefill and a decode one."""
+    instance = instance_table(cluster, True)
+    tokens = np.array([(s.prompt_tokens, s.output_tokens) for w in workflows for s in w.stages], dtype=np.int64)
+    fits = iter(servable(*tokens.reshape(-1, 2).T, instance).tolist())
+    return [w for w in workflows if all(list(islice(fits, len(w.stages))))]
 
 
 @dataclass(frozen=True)

@@ -69,6 +69,7 @@ def _first_token(sim, know, r, now, handed_at):
 def _timer(sim, r, now):
     """What stage ``r`` waited for has come."""
     if sim.stage[r].errand == TRANSIT:
+        sim.clock[0].landed += 1
         bring(sim, r, now)
     elif sim.stage[r].errand == LOADING:
         joins(sim, sim.stage[r].instance, r, now)
@@ -138,6 +139,7 @@ def run(sim, know, policy, hooks, finished, until):
                         _finish_stage(policy, sim, know, r, now)
                         if hooks[ENDED] != 0:
                             call_at(hooks[ENDED], (sim, know, int64(r)))
+            clock.landed = 0
             while clock.delayed > 0 and sim.stage[sim.delayed[0]].timer <= now:
                 _timer(sim, pop_delayed(sim), now)
             while clock.next_event < sim.event.shape[0] and sim.event[clock.next_event].when <= now:
@@ -156,7 +158,7 @@ def run(sim, know, policy, hooks, finished, until):
                 for r in range(workflow.first_stage, workflow.first_stage + workflow.stages):
                     if sim.stage[r].parents_left == 0:
                         _becomes_ready(sim, r, workflow.arrival)
-            if policy == PLANNER and (clock.ready > 0 or (clock.held > 0 and stirred)):
+            if policy == PLANNER and (clock.ready > 0 or clock.landed > 0 or (clock.held > 0 and stirred)):
                 clock.planned = 1
                 return DECIDE
         now = clock.now

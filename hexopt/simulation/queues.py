@@ -61,6 +61,19 @@ def pop_waiting(sim, i):
 
 
 @kernel
+def requeue(sim, i):
+    """Queue anew the stages that wait at instance ``i``, whose priorities or number have changed."""
+    inst = sim.instance[i]
+    inst.waiting_root = NONE
+    inst.waiting = 0
+    other = inst.first_here
+    while other != NONE:
+        if sim.stage[other].held == 0:
+            push_waiting(sim, i, other)
+        other = sim.stage[other].next_here
+
+
+@kernel
 def push_delayed(sim, r, errand, when):
     """Remember stage ``r`` until second ``when``, and what for."""
     sim.stage[r].errand = errand

@@ -20,11 +20,26 @@ from hexopt.simulation.cycles import COUNTS, read_cycles
 from hexopt.simulation.events import FleetEvent, event_table
 from hexopt.simulation.loop import DECIDE, PAUSED, place_external, run
 from hexopt.simulation.mechanisms import remembered, switch_admission, switch_swap, write_facts
-from hexopt.simulation.state import CLOCK, ENTRY, EVENT, INSTANCE, NODE_HERE, NONE, Simulation
+from hexopt.simulation.state import (
+    CLOCK,
+    DECODE,
+    ENTRY,
+    EVENT,
+    INSTANCE,
+    MIXED,
+    NODE_HERE,
+    NONE,
+    PREFILL,
+    Simulation,
+)
 from hexopt.simulation.workload import Jobs
 
 if TYPE_CHECKING:
     from hexopt.scheduler import SolveTally
+
+
+ROLES = {"mixed": MIXED, "prefill": PREFILL, "decode": DECODE}
+"""Numbers of the roles that clusters name."""
 
 
 class SimulationError(ValueError):
@@ -77,6 +92,7 @@ def fleet_of(cluster: Cluster) -> Fleet:
         gpus=tuple(i.cell.cell.gpu for i in cluster.instances),
         max_batched=np.array([i.max_num_batched_tokens for i in cluster.instances]),
         price=np.array([i.price for i in cluster.instances]),
+        roles=tuple(ROLES[i.role] for i in cluster.instances),
     )
 
 
@@ -97,6 +113,7 @@ def instance_table(cluster: Cluster, by_priority: bool) -> NDArray[np.void]:
         write_facts(row, i)
         switch_swap(row, i.swap)
         switch_admission(row, i.admission)
+        row["role"] = ROLES[i.role]
     table["next_event"] = math.inf
     for field in ("waiting_root", "first_here"):
         table[field] = NONE
@@ -173,8 +190,37 @@ def build(
 
 
 def longest_context(cluster: Cluster) -> int:
-    """Prompt and output tokens of the longest call that an instance of ``cluster`` can serve."""
-    return int(instance_table(cluster, True)["max_len"].max())
+    """Prompt and output tokens of the longest call that can end on an instance of ``cluster``."""
+    ends = [i for i, instance in enumerate(cluster.instances) if instance.role != "prefill"]
+    return int(instance_table(cluster, True)["max_len"][ends].max())
+
+
+def servable(prompt: NDArray[np.int64], output: NDArray[np.int64], instance: NDArray[np.void]) -> NDArray[np.bool_]:
+    """Whether calls of so many tokens, both shape (n,), fit somewhere: a mixed instance, or a prefill and a decode one.
+
+    A prefill instance must hold the prompt and the first token, the decode instance all; where that token is the last
+    one, none is needed.
+    """
+    mixed, prefill, decode = (_longest(instance, role) for role in (MIXED, PREFILL, DECODE))
+    tokens = prompt + output
+    apart = (prompt + 1 <= prefill) & ((tokens <= decode) | (output == 1))
+    return np.asarray((tokens <= mixed) | apart)
+
+
+def _longest(instance: NDArray[np.void], role: int) -> int:
+    return int(instance["max_len"][instance["role"] == role].max(initial=0))
+
+
+def limits_of(instance: NDArray[np.void]) -> str:
+    """In words for errors, why a call that is not servable is not."""
+    prefill, decode = _longest(instance, PREFILL), _longest(instance, DECODE)
+    if prefill == 0:
+        return f"longer than every instance's context (the longest is {_longest(instance, MIXED)} tokens)"
+    mixed = f"; mixed instances {_longest(instance, MIXED)}" if (instance["role"] == MIXED).any() else ""
+    return (
+        f"too long (prefill instances take prompts of {prefill - 1} tokens, decode instances {decode} tokens in all"
+        f"{mixed})"
+    )
 
 
 def check_fits(jobs: Jobs, instance: NDArray[np.void]) -> None:
@@ -185,13 +231,12 @@ def check_fits(jobs: Jobs, instance: NDArray[np.void]) -> None:
     SimulationError
         Naming the length and the longest context.
     """
-    longest = int(instance["max_len"].max())
-    tokens = jobs.stage["prompt"].astype(np.int64) + jobs.stage["output"]
-    worst = int(tokens.argmax())
-    if tokens[worst] > longest:
+    prompt, output = (jobs.stage[field].astype(np.int64) for field in ("prompt", "output"))
+    long = ~servable(prompt, output, instance)
+    if long.any():
+        worst = int(np.where(long, prompt + output, 0).argmax())
         raise SimulationError(
-            f"a stage of {jobs.stage['prompt'][worst]} prompt and {jobs.stage['output'][worst]} output tokens is "
-            f"longer than every instance's context (the longest is {longest} tokens)"
+            f"a stage of {prompt[worst]} prompt and {output[worst]} output tokens is {limits_of(instance)}"
         )
 
 
@@ -254,7 +299,7 @@ def simulate(
     policy.configure(instance)
     check_fits(jobs, instance)
     fleet = fleet_of(cluster)
-    sim = build(jobs, instance, fleet.coef, events=event_table(events, cluster))
+    sim = build(jobs, instance, fleet.coef, cluster.link_times(), event_table(events, cluster))
     know = policy.prepare(fleet, training, jobs.workflow.shape[0])
     scheduler = policy.scheduler(fleet) if policy.code == PLANNER else None
     # Loads or compiles the event loop, which is not the engine's time.

@@ -217,11 +217,12 @@ CLOCK = np.dtype(
         ("tick", "f8"),
         ("held", "i8"),
         ("planned", "i8"),
+        ("landed", "i8"),
     ]
 )
 """The event loop's own record; shape (1,). ``wake`` is when a planner wants to be asked again, ``tick`` when a rule's
 controller is due, infinite: not at all; ``held`` how many stages a planner holds; ``planned`` whether it was asked at
-this instant."""
+this instant; ``landed`` how many calls' KV arrived at it."""
 
 
 class Simulation(NamedTuple):

@@ -6,7 +6,7 @@ from __future__ import annotations
 from hexopt.models.kernel import kernel
 from hexopt.simulation.engine import cut_jump, leave
 from hexopt.simulation.kvcache import release
-from hexopt.simulation.queues import push_waiting
+from hexopt.simulation.queues import requeue
 from hexopt.simulation.state import NONE
 
 
@@ -31,13 +31,7 @@ def withdraw(sim, i, r, now):
     leave(sim, i, r)
     inst.touched = 1
     if stage.held == 0:
-        inst.waiting_root = NONE
-        inst.waiting = 0
-        other = inst.first_here
-        while other != NONE:
-            if sim.stage[other].held == 0:
-                push_waiting(sim, i, other)
-            other = sim.stage[other].next_here
+        requeue(sim, i)
         return
     kept = 0
     for k in range(inst.running):
