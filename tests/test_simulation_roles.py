@@ -38,7 +38,7 @@ def random_roles(rng: np.random.Generator) -> Case:
     ]
     m = len(configs)
     latency, seconds = rng.choice([0.0, 0.01, 0.5]) * rng.random((m, m)), rng.choice([0.0, 1e-3]) * rng.random((m, m))
-    return Case(stages, case.nodes, configs, (latency, seconds))
+    return Case(stages, case.nodes, configs, links=(latency, seconds))
 
 
 def agree(seed: int) -> tuple[int, int, int]:
@@ -79,7 +79,7 @@ LINK = np.array([[0.0, 0.25], [0.0, 0.0]]), np.array([[0.0, 1e-3], [0.0, 0.0]])
 
 
 def run(*stages: OracleStage, pre: OracleConfig = PRE, dec: OracleConfig = DEC):  # type: ignore[no-untyped-def]
-    return simulate_case(Case(list(stages), [], [pre, dec], LINK))
+    return simulate_case(Case(list(stages), [], [pre, dec], links=LINK))
 
 
 def test_a_call_prefills_travels_and_decodes() -> None:
