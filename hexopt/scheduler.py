@@ -21,6 +21,8 @@ import numpy as np
 
 from hexopt.epoch import Epoch, EpochBuilder
 from hexopt.objective import make_objective
+from hexopt.pair_epoch import only_roles
+from hexopt.pair_scheduler import PairScheduler
 from hexopt.policies import compiled
 from hexopt.policies.knowledge import Knowledge
 from hexopt.policies.policy import Fleet
@@ -103,6 +105,7 @@ class Scheduler:
         self._rank: dict[int, int] = {}
         self._room_for: list[tuple[int, int, float]] = []
         self._pending: Pending | None = None
+        self._pairs: PairScheduler | None = None
         self._last = -math.inf
         self._warm_up()
         self.watch: Callable[[Epoch, float], None] | None = None
@@ -113,6 +116,11 @@ class Scheduler:
 
     def decide(self, board: Simulation, know: Knowledge) -> None:
         """Take the ready stages in, plan, send what can start, and say when to be asked again."""
+        if self._pairs is None and only_roles(board):
+            self._pairs = PairScheduler(self.settings, self.tally, self._dispatch)
+        if self._pairs is not None:
+            self._pairs.decide(board, know)
+            return
         clock = board.clock[0]
         now = float(clock["now"])
         fresh = board.ready[int(clock["ready_done"]) : int(clock["ready"])].tolist()
