@@ -21,7 +21,7 @@ from hexopt.policies.greedy_urgency import appraise, prefill_seconds, tokens_lef
 from hexopt.policies.knowledge import Knowledge, believe
 from hexopt.simulation.handover import blocks_expected
 from hexopt.simulation.kvcache import found_blocks
-from hexopt.simulation.state import DECODE, NONE, PREFILL, Simulation
+from hexopt.simulation.state import DECODE, DOWN, NONE, OPEN, PREFILL, Simulation
 from hexopt.solvers.pairs import PairProblem
 
 _LEAST_SECONDS = 1e-6
@@ -39,7 +39,7 @@ class PairEpoch:
     stages
         Stage indices, shape (n,).
     prefills, decodes
-        The board's instances of either role, shapes (p,) and (d,).
+        The board's instances of either role that are not down, shapes (p,) and (d,).
     new
         Prompt tokens that each call would have to compute, shape (n, p).
     """
@@ -57,6 +57,12 @@ def only_roles(board: Simulation) -> bool:
     return bool((role == PREFILL).any() and (role == DECODE).any() and np.isin(role, (PREFILL, DECODE)).all())
 
 
+def open_in_both(board: Simulation) -> bool:
+    """Whether an instance of either role takes new calls."""
+    role = board.instance["role"][board.instance["state"] == OPEN]
+    return bool((role == PREFILL).any() and (role == DECODE).any())
+
+
 def build_pairs(
     board: Simulation, know: Knowledge, now: float, objective: Objective, held: Sequence[int], sent: Sequence[int]
 ) -> PairEpoch:
@@ -71,7 +77,8 @@ def build_pairs(
     """
     stages = np.array([*held, *sent], dtype=np.int64)
     instance = board.instance
-    prefills, decodes = (np.flatnonzero(instance["role"] == role) for role in (PREFILL, DECODE))
+    there = instance["state"] != DOWN
+    prefills, decodes = (np.flatnonzero((instance["role"] == role) & there) for role in (PREFILL, DECODE))
     n, p, d = len(stages), len(prefills), len(decodes)
     prefill, new, transfer = np.full((n, p), np.inf), np.zeros((n, p)), np.full((n, p, d), np.inf)
     decode, imposed, kv_ready = np.full((n, d), np.inf), np.zeros((n, d)), np.full((n, d), np.inf)
@@ -112,12 +119,13 @@ def build_pairs(
 
 
 def _nowhere(prefill, decode, kv, kv_ready, bound, blocks):
-    """Holding is for calls alone that fit nowhere as far as is known; at the end of all times."""
-    n, d = decode.shape
-    fits = np.isfinite(decode) & (kv[:, None] <= blocks) & ((bound[:, None] == NONE) | (bound[:, None] == np.arange(d)))
-    settled = np.isfinite(kv_ready).any(axis=1)
-    lost = ~np.where(settled, (fits & np.isfinite(kv_ready)).any(axis=1), np.isfinite(prefill).any(axis=1) & fits.any(1))
-    return np.where(lost, 1e4, np.inf)
+    """When a call would end if it were held: at the end of all times where it fits nowhere, else it must not be."""
+    at = np.arange(len(blocks))
+    fits = np.isfinite(decode) & (kv[:, None] <= blocks) & ((bound[:, None] == NONE) | (bound[:, None] == at))
+    arrives = np.isfinite(kv_ready)
+    settled = arrives.any(axis=1)
+    can = (fits & (arrives | ~settled[:, None])).any(axis=1) & (settled | np.isfinite(prefill).any(axis=1))
+    return np.where(can, np.inf, 1e4)
 
 
 @kernel
@@ -170,7 +178,7 @@ def _prefill_side(sim, know, stages, held, prefills, decodes, now, prefill, new,
                         j = decodes[b]
                         kv_ready[k, b] = done + sim.link_latency[i, j] + stage.prompt * sim.link_seconds[i, j]
                 continue
-            if stage.prompt >= inst.max_len:
+            if inst.state != OPEN or stage.prompt >= inst.max_len:
                 continue
             found = 0
             if inst.prefix_caching == 1:
@@ -193,12 +201,13 @@ def _decode_side(sim, know, stages, held, decodes, now, decode, imposed, kv_read
             j = decodes[b]
             inst = sim.instance[j]
             kv[k] = max(kv[k], blocks_expected(stage, inst.block_size))
-            if k >= held and not np.isnan(stage.handed):
+            handed = k >= held and not np.isnan(stage.handed)
+            if handed:
                 if stage.bound != j:
                     continue
                 bound[k] = b
                 kv_ready[k, b] = 0.0 if stage.instance == j else max(stage.timer - now, 0.0)
-            if stage.prompt + stage.output > inst.max_len:
+            if stage.prompt + stage.output > inst.max_len or (inst.state != OPEN and not handed):
                 continue
             decode[k, b], imposed[k, b] = _decoded_there(sim, know, j, stage)
 

@@ -19,17 +19,15 @@ import numpy as np
 
 from hexopt.models.kernel import kernel
 from hexopt.objective import make_objective
-from hexopt.pair_epoch import PairEpoch, build_pairs
+from hexopt.pair_epoch import PairEpoch, build_pairs, open_in_both
 from hexopt.policies.knowledge import Knowledge
 from hexopt.simulation.queues import push_waiting
-from hexopt.simulation.state import DECODE, NONE, Simulation
+from hexopt.simulation.state import DECODE, NONE, OPEN, Simulation
 from hexopt.solvers.extras import MissingExtraError
 from hexopt.solvers.pairs import PAIR_SOLVERS, PairPlan, anneal_pairs, greedy_pairs, judge_pairs, solve_pairs
 
 _log = logging.getLogger(__name__)
 
-_MOVES = 300
-"""Moves of annealing a call where runs must repeat."""
 _OVERTIME = 1.1
 """A solver that takes longer than its limit by this factor is late."""
 _SOON = 1e-9
@@ -81,12 +79,16 @@ class PairScheduler:
         """Take the ready stages in, plan, send what can start, and say when to be asked again."""
         clock = board.clock[0]
         now = float(clock["now"])
-        self._held += board.ready[int(clock["ready_done"]) : int(clock["ready"])].tolist()
+        fresh = board.ready[int(clock["ready_done"]) : int(clock["ready"])].tolist()
         clock["ready_done"] = clock["ready"]
-        self._sent = [r for r in self._sent if not _decodes_or_ended(board, r)]
+        # The calls of an instance that failed are ready anew.
+        again = set(fresh)
+        self._sent = [r for r in self._sent if r not in again and not _decodes_or_ended(board, r)]
+        self._held += fresh
         if self._pending is not None and now >= self._pending.when - _SOON:
             self._apply(board)
-        if self._pending is None and (self._held or self._sent) and now >= self._last + self.settings.floor - _SOON:
+        due = self._pending is None and now >= self._last + self.settings.floor - _SOON
+        if due and (self._held or self._sent) and open_in_both(board):
             self._plan(board, know, now)
         self._send(board)
         clock["held"] = len(self._held) + len(self._sent)
@@ -112,7 +114,7 @@ class PairScheduler:
             if problem.calls == 1:
                 plan = greedy_pairs(problem)
             elif settings.freeze and settings.solver == "annealing":
-                plan = anneal_pairs(problem, time_limit=None, moves=_MOVES * problem.calls)
+                plan = anneal_pairs(problem, time_limit=None, moves=int(settings.moves) * problem.calls)
             else:
                 plan = solve_pairs(problem, solver=settings.solver, time_limit=settings.time_limit)
             judge_pairs(problem, plan)
@@ -142,7 +144,8 @@ class PairScheduler:
                 if plan.prefill[k] == NONE:
                     # It fits nowhere as far as is expected: where its context is long enough, it may fit after all.
                     self.tally.homeless += 1
-                    i = int(epoch.prefills[np.argmax(board.instance["max_len"][epoch.prefills])])
+                    rows = board.instance[epoch.prefills]
+                    i = int(epoch.prefills[np.argmax(rows["max_len"] * (rows["state"] == OPEN))])
                 else:
                     i = int(epoch.prefills[plan.prefill[k]])
                     stage["expected_new"] = epoch.new[k, plan.prefill[k]]
@@ -164,6 +167,8 @@ class PairScheduler:
         sent = set()
         for r in planned:
             i, j = self._pair[r]
+            if board.instance["state"][i] != OPEN:
+                continue
             new = float(board.stage["expected_new"][r])
             needed = int(new) // int(board.instance["block_size"][i]) + 1
             idle = board.instance["running"][i] + board.instance["waiting"][i] == 0
