@@ -21,7 +21,7 @@ from hexopt.models.kernel import kernel
 from hexopt.objective import make_objective
 from hexopt.pair_epoch import PairEpoch, build_pairs, open_in_both
 from hexopt.policies.knowledge import Knowledge
-from hexopt.simulation.queues import push_waiting
+from hexopt.simulation.queues import requeue
 from hexopt.simulation.state import DECODE, NONE, OPEN, Simulation
 from hexopt.solvers.extras import MissingExtraError
 from hexopt.solvers.pairs import PAIR_SOLVERS, PairPlan, anneal_pairs, greedy_pairs, judge_pairs, solve_pairs
@@ -220,13 +220,5 @@ def _room(sim, tokens, blocks, seats):
 def _queue_anew(sim):
     """Order every instance's waiting calls by their new priorities."""
     for i in range(sim.instance.shape[0]):
-        inst = sim.instance[i]
-        if inst.waiting == 0:
-            continue
-        inst.waiting_root = NONE
-        inst.waiting = 0
-        other = inst.first_here
-        while other != NONE:
-            if sim.stage[other].held == 0:
-                push_waiting(sim, i, other)
-            other = sim.stage[other].next_here
+        if sim.instance[i].waiting > 0:
+            requeue(sim, i)
