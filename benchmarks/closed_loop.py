@@ -34,6 +34,15 @@ POLICIES: dict[str, Policy] = {
 }
 
 
+def draw(name: str, rng: np.random.Generator) -> tuple[int, int]:
+    """Prompt and output tokens of a call; ``o1``: log-normal with the means of ShareGPT-o1, spreads assumed."""
+    if name == "o1":
+        prompt, output = rng.lognormal(np.log(381) - 0.5, 1.0), rng.lognormal(np.log(2160) - 0.18, 0.6)
+        return min(max(int(prompt), 1), 4096), min(max(int(output), 1), 8192)
+    prompts, outputs = LENGTHS[name]
+    return int(rng.integers(*prompts)), int(rng.integers(*outputs))
+
+
 def run(experiment: Experiment, policy: Policy) -> Any:
     """The stages after the run, and the longest standstill of each (s)."""
     count = len(experiment.workload)
@@ -58,20 +67,18 @@ def main() -> None:
     """Print the figures as Markdown."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--clients", default="20,40,60,80,100")
+    parser.add_argument("--lengths", default="o1,D1,D3")
     parser.add_argument("--calls", type=int, default=500)
     options = parser.parse_args()
     row = {"gpu": "a100", "kv_tokens": 120_000, "max_num_seqs": 512, "prefix_caching": False}
     cluster = parse_cluster({"llm": "llama-3.1-8b", "instance": [row]}, "closed-loop")
     print("| lengths | clients | rule | tokens/s | goodput tokens/s | P99 first token s | preempted % |")
     print("|---|---|---|---|---|---|---|")
-    for name, (prompts, outputs) in LENGTHS.items():
+    for name in options.lengths.split(","):
         for clients in map(int, options.clients.split(",")):
             rng = np.random.default_rng(0)
             each = -(-options.calls // clients)
-            chats = [
-                [(int(rng.integers(*prompts)), int(rng.integers(*outputs))) for _ in range(each)]
-                for _ in range(clients)
-            ]
+            chats = [[draw(name, rng) for _ in range(each)] for _ in range(clients)]
             workflows = [
                 Workflow(str(c), tuple(Stage(str(k), "call", *n, (str(k - 1),) * (k > 0)) for k, n in enumerate(chat)))
                 for c, chat in enumerate(chats)

@@ -66,9 +66,11 @@ def lengths(seed: int) -> dict[str, list[tuple[int, int]]]:
     }
 
 
-def measure(calls: list[tuple[int, int]], policy: PastFuture, seed: int = 0, capacity: int = CAPACITY) -> Figures:
+def measure(
+    calls: list[tuple[int, int]], policy: PastFuture, seed: int = 0, capacity: int = CAPACITY, block: int = 1
+) -> Figures:
     """Run ``calls`` (prompt, output) under ``policy``'s admission rule."""
-    limits = {"max_num_seqs": 1024, "max_num_batched_tokens": 1 << 20, "block_size": 1, "kv_tokens": capacity}
+    limits = {"max_num_seqs": 1024, "max_num_batched_tokens": 1 << 20, "block_size": block, "kv_tokens": capacity}
     row = {"gpu": "a100", "prefix_caching": False, **limits}
     cluster = parse_cluster({"llm": "llama-3.1-8b", "instance": [row]}, "past-future")
     workflows = [Workflow(str(k), (Stage("0", "call", *call),), arrival=0.0) for k, call in enumerate(calls)]
@@ -88,7 +90,7 @@ def measure(calls: list[tuple[int, int]], policy: PastFuture, seed: int = 0, cap
     row = sim.instance[0]
     return Figures(
         int(row["steps"]),
-        100.0 * float(row["block_seconds"]) / float(row["steps"]) / capacity,
+        100.0 * float(row["block_seconds"]) * block / float(row["steps"]) / capacity,
         100.0 * int(row["preemptions"]) / int(row["finished"]),
     )
 

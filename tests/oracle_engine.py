@@ -755,7 +755,10 @@ class _Look:
             self.lists = [[] for _ in range(min(5, 200 // len(batch) + 1))]
         for call in batch:
             for sample in self.lists:
-                sample.append((call.tokens, self._to_come(call)))
+                sample.append((self._held(call), self._to_come(call)))
+
+    def _held(self, call: _Call) -> int:
+        return call.tokens + self.instance.config.block_size - 1
 
     def _to_come(self, call: _Call) -> int:
         if self.rule.rule != "past-future":
@@ -776,13 +779,13 @@ class _Look:
             b = call.output - call.generated
             if rule.rule == "past-future":
                 b = self.instance.history[int(self.instance.random.draw() * len(self.instance.history))]
-            sample.append((call.tokens, b))
+            sample.append((self._held(call), b))
         self.batch.append(call)
         limit = rule.share * config.blocks * config.block_size
         if rule.rule == "aggressive":
-            return alone or sum(c.tokens for c in self.batch) <= limit
+            return alone or sum(map(self._held, self.batch)) <= limit
         if rule.rule == "conservative":
-            return alone or sum(c.prompt + max(rule.max_new, c.generated + 1) for c in self.batch) <= limit
+            return alone or sum(self._held(c) + max(rule.max_new - c.generated, 1) for c in self.batch) <= limit
         return alone or max(peak_token_by_token(sample) for sample in self.lists) < limit
 
 

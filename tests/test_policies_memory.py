@@ -90,7 +90,8 @@ def test_past_future_fills_and_evicts_as_published(name: str) -> None:
 def test_no_rule_evicts_less_than_the_one_that_knows_the_lengths(seed: int) -> None:
     rng = np.random.default_rng(seed)
     calls = [(int(rng.integers(10, 400)), int(rng.integers(1, 400))) for _ in range(60)]
-    evicted = {rule: measure(calls, policy, seed, capacity=4000).evicted for rule, policy in RULES.items()}
+    memory = {"capacity": 4000, "block": int(rng.choice([1, 16, 50]))}
+    evicted = {rule: measure(calls, policy, seed, **memory).evicted for rule, policy in RULES.items()}
     assert evicted["true"] == 0.0 <= min(evicted.values())
 
 

@@ -98,11 +98,12 @@ def _enter(sim, i, r, arrives):
     """Count stage ``r`` in; ``arrives``: it is not in the batch yet."""
     inst = sim.instance[i]
     stage = sim.stage[r]
-    tokens = stage.prompt + stage.generated
+    # The last block of a call may be all but empty.
+    tokens = stage.prompt + stage.generated + inst.block_size - 1
     if inst.admission == AGGRESSIVE:
         inst.committed += tokens
     elif inst.admission == CONSERVATIVE:
-        inst.committed += stage.prompt + max(inst.max_new, stage.generated + 1)
+        inst.committed += tokens + max(inst.max_new - stage.generated, 1)
     elif inst.admission == TRUE_LENGTHS:
         insert(sim.forecast[0], sim.forecast[1], inst.listed, tokens, stage.output - stage.generated)
     else:
