@@ -22,7 +22,9 @@ if TYPE_CHECKING:
 
 
 def compare(
-    experiment: Annotated[str, typer.Argument(help="Experiment TOML, or a bundled one: quick, hexgen-flow, past-future, fastswitch.")],
+    experiment: Annotated[
+        str, typer.Argument(help="Experiment TOML, or a bundled one: quick, hexgen-flow, past-future, fastswitch.")
+    ],
     out: Annotated[Path | None, typer.Option(help="Folder for the results; comparison-NAME by default.")] = None,
     traces: Annotated[
         Path | None, typer.Option(help="Folder with the traces that the experiment lists under files.")
