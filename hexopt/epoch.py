@@ -96,7 +96,7 @@ class EpochBuilder:
         stages = np.asarray(held, dtype=np.int64)
         n, m = stages.shape[0], board.instance.shape[0]
         finish, imposed, new, work = (np.zeros((n, m)) for _ in range(4))
-        _appraise_all(board, know, stages, now, self._tail_share)
+        appraise_all(board, know, stages, now, self._tail_share)
         _predict_all(board, know, stages, now, finish, imposed, new, work)
         instance = board.instance
         busy = np.flatnonzero(instance["running"] + instance["waiting"] > 0)
@@ -176,7 +176,7 @@ class EpochBuilder:
 
 
 @kernel
-def _appraise_all(sim, know, stages, now, tail_share):
+def appraise_all(sim, know, stages, now, tail_share):
     for r in stages:
         believe(sim, know, r)
         stage = sim.stage[r]

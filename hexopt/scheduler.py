@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from hexopt.epoch import Epoch, EpochBuilder
+from hexopt.epoch import Epoch, EpochBuilder, appraise_all
 from hexopt.objective import make_objective
 from hexopt.pair_epoch import only_roles
 from hexopt.pair_scheduler import PairScheduler
@@ -130,13 +130,15 @@ class Scheduler:
             self._apply(board, know, now)
         if self._pending is None and self._held and now >= self._last + self.settings.floor - _SOON:
             self._plan(board, know, now)
+        self._send(board)
         waits = set() if self._pending is None else set(self._pending.epoch.stages.tolist())
         for r in fresh:
-            if r not in self._place and r not in waits:
+            if r not in self._place and r not in waits and r in self._held:
                 self._place[r] = int(compiled.place(compiled.GREEDY_URGENCY, board, know, r, now))
                 self._rank[r] = -1
                 self.tally.reacted += 1
-        self._send(board)
+                # The next one is placed with this one on the board.
+                self._send(board)
         clock["held"] = len(self._held)
         clock["wake"] = self._wake()
 
@@ -151,6 +153,9 @@ class Scheduler:
         stages = self._held
         if not self.settings.reassign:
             stages = [r for r in stages if r not in self._place]
+        most = int(self.settings.together * board.instance.shape[0])
+        if 0 < most < len(stages):
+            stages = self._most_urgent(board, know, now, stages, most)
         if not stages:
             return
         epoch = self._builder.build(board, know, now, stages, [self._place.get(r, NONE) for r in stages])
@@ -159,6 +164,12 @@ class Scheduler:
         self._pending = self._begin(epoch, now)
         if self._pending.when <= now:
             self._apply(board, know, now)
+
+    def _most_urgent(self, board: Simulation, know: Knowledge, now: float, stages: list[int], most: int) -> list[int]:
+        """The ``most`` of ``stages`` with the least slack."""
+        appraise_all(board, know, np.array(stages, dtype=np.int64), now, self.settings.tail_share)
+        slack = board.stage["priority"][stages]
+        return [stages[k] for k in np.argsort(slack, kind="stable")[:most]]
 
     def _begin(self, epoch: Epoch, now: float) -> Pending:
         """Start to solve; says when the plan is applied."""

@@ -129,6 +129,33 @@ def test_late_binding_keeps_queues_at_the_instances_short():
     assert depth[False].stages < depth[True].stages
 
 
+@pytest.mark.parametrize("together", [0.0, 0.5, 2.0])
+def test_a_burst_is_planned_in_part_and_the_most_urgent_first(monkeypatch, together):
+    fans = [
+        Workflow(str(w), tuple(Stage(str(s), "a", 200 + s, 20 + w) for s in range(24)), deadline=5.0 + w)
+        for w in range(3)
+    ]
+    seen: list[np.ndarray] = []
+    built = EpochBuilder.build
+
+    def watched(self, board, know, now, held, queued):
+        epoch = built(self, board, know, now, held, queued)
+        ready = np.flatnonzero(np.isnan(board.stage["start"]))
+        left = np.setdiff1d(ready, epoch.stages)
+        due = board.workflow["deadline"][board.stage["workflow"]]
+        seen.append(epoch.stages.copy())
+        assert not left.size or due[epoch.stages].max() <= due[left].min() + 1e-9
+        return epoch
+
+    monkeypatch.setattr(EpochBuilder, "build", watched)
+    experiment = Experiment.of(fans, small_cluster(shortest=1 << 14, kv_tokens=1 << 17, max_num_seqs=64))
+    found = experiment.run(replace(FROZEN, together=together), np.arange(3), np.zeros(3))
+    assert not np.isnan(found.workflow["finish"]).any()
+    most = int(together * len(experiment.cluster)) or 72
+    assert max(len(stages) for stages in seen) == most
+    assert found.solves.reacted == 72 - most
+
+
 def test_without_reassignment_no_place_changes():
     assert run(replace(FROZEN, reassign=False)).solves.moved == 0
 

@@ -43,6 +43,9 @@ class RollingHorizon(Policy):
     lookahead
         Seconds within which a running call must be predicted to end for room to be left for its expected successors;
         0: only ready stages are planned.
+    together
+        Stages an instance that are planned together at most, the most urgent ones; greedy urgency places the others one
+        by one, each with the former ones on the board. 0: all are planned together.
     freeze
         Whether solving takes no simulated time and search is limited by moves, so that runs repeat bit for bit.
     moves
@@ -64,6 +67,7 @@ class RollingHorizon(Policy):
     congestion: bool = True
     tail_share: float = 0.0
     lookahead: float = 0.0
+    together: float = 2.0
     freeze: bool = False
     moves: float = 300
     solve_seconds: float = 0.0
@@ -82,7 +86,7 @@ class RollingHorizon(Policy):
         for name in ("epoch", "time_limit"):
             if not (0.0 < getattr(self, name) < math.inf):
                 raise PolicyError(f"{name} is {getattr(self, name)}, expected more than 0 seconds")
-        for name in ("floor", "solve_seconds", "lookahead"):
+        for name in ("floor", "solve_seconds", "lookahead", "together"):
             if not (0.0 <= getattr(self, name) < math.inf):
                 raise PolicyError(f"{name} is {getattr(self, name)}, expected at least 0 seconds")
         if not (self.moves >= 1 and self.moves == int(self.moves)):
