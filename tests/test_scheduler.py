@@ -110,8 +110,8 @@ def test_plans_wait_as_long_as_solving_takes():
 
 
 def test_stages_that_come_before_the_floor_are_placed_at_once():
-    none = run(replace(FROZEN, floor=0.0))
-    some = run(replace(FROZEN, floor=0.5))
+    none = run(replace(FROZEN, floor=0.0, together=0.0))
+    some = run(replace(FROZEN, floor=0.5, together=0.0))
     assert none.solves.reacted == 0 < some.solves.reacted
     assert some.solves.solves < none.solves.solves
 
