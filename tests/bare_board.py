@@ -30,8 +30,11 @@ def bare_board(**arrays: Any) -> Simulation:
 
 def bare_knowledge(**arrays: Any) -> Knowledge:
     """Knowledge with these arrays; the others are empty."""
-    nothing: dict[str, Any] = {name: np.zeros(0) for name in ("mean_coef", "scale", "speed", "weights", "memory")}
+    nothing: dict[str, Any] = {
+        name: np.zeros(0) for name in ("mean_coef", "scale", "speed", "weights", "memory", "length_noise")
+    }
     nothing |= {name: np.zeros((0, 0)) for name in ("coef", "table", "programs")}
+    nothing |= {"taken_for": np.zeros(0, dtype=np.int64)}
     nothing |= {"counts": np.zeros((0, 0), dtype=np.int16), "successors": no_successors()}
     nothing |= {"lengths": empty_lengths(1), "tails": empty_tails(1)}
     return Knowledge(**(nothing | arrays))

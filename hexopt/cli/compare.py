@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime
 from importlib.util import find_spec
 from pathlib import Path
@@ -13,17 +14,19 @@ from hexopt.cli.parallel import Jobs, Ray, Resume
 
 if TYPE_CHECKING:
     from hexopt.cluster import Cluster
+    from hexopt.parallel import Runner
     from hexopt.research import Definition
     from hexopt.research.analysis import Analysis
     from hexopt.research.definition import TraceSource
-    from hexopt.research.grid import Setting
-    from hexopt.research.results import Cell
+    from hexopt.research.grid import Setting, Shared
+    from hexopt.research.results import Cell, Results
     from hexopt.traces import Workflow
 
 
 def compare(
     experiment: Annotated[
-        str, typer.Argument(help="Experiment TOML, or a bundled one: quick, hexgen-flow, past-future, fastswitch.")
+        str,
+        typer.Argument(help="Experiment TOML, or bundled: quick, hexgen-flow, robustness, past-future, fastswitch."),
     ],
     out: Annotated[Path | None, typer.Option(help="Folder for the results; comparison-NAME by default.")] = None,
     traces: Annotated[
@@ -37,6 +40,7 @@ def compare(
     from hexopt.cli import console, parallel
     from hexopt.research import contestants, load_definition, manifest, run_grid
     from hexopt.research.analysis import Analysis
+    from hexopt.research.contestants import gantt_labels
     from hexopt.research.grid import Shared, job_count
     from hexopt.research.results import pyarrow_or_refuse
 
@@ -52,11 +56,14 @@ def compare(
         contestants.register(source)
     who = contestants.contestants(definition)
     baseline = contestants.baseline_of(definition, who)
+    drawn = gantt_labels(definition, who)
     settings = _settings(definition, path, traces)
-    total = job_count(definition, who, len(settings))
+    shared = Shared(settings, sources)
+    total = job_count(definition, who, len(settings)) + len(drawn) * len(settings)
     with parallel.runner("Simulating", jobs, ray, resume, total) as runner:
-        results = run_grid(definition, Shared(settings, sources), who, runner.map)
-    analysis = Analysis(definition, results, baseline)
+        results = run_grid(definition, shared, who, runner.map)
+        gantts = _gantts(definition, drawn, results, shared, runner)
+    analysis = Analysis(definition, results, baseline, gantts)
     files = _write(out, analysis)
     ended = datetime.now(UTC)
     about = {
@@ -69,7 +76,12 @@ def compare(
         "tuning_seeds": definition.tuning_seed_list if definition.tuned else [],
         "policies": {c.label: c.text for c in who},
         "capacities": [
-            {"trace": s.trace, "cluster": s.cluster, "workflows_per_s": None if c != c else c}
+            {
+                "trace": s.trace,
+                "cluster": s.cluster,
+                "condition": s.condition.label,
+                "workflows_per_s": None if c != c else c,
+            }
             for s, c in zip(settings, results.capacities, strict=True)
         ],
         "started": started.isoformat(timespec="seconds"),
@@ -81,6 +93,29 @@ def compare(
         console.note(warning, style="yellow")
     _print(analysis)
     console.note(f"Wrote {len(results.rows):,} runs to {out}; look at {out / 'report.html'}")
+
+
+def _gantts(
+    definition: Definition, labels: list[str], results: Results, shared: Shared, runner: Runner
+) -> list[tuple[Cell, str]]:
+    """The runs that the experiment wants drawn, one a trace, cluster and condition each."""
+    from hexopt.research.analysis import heaviest
+    from hexopt.research.gantt import Drawing, draw
+    from hexopt.research.grid import Job
+
+    cells, drawings = [], []
+    for wanted, label in zip(definition.gantt, labels, strict=True):
+        for number, setting in enumerate(shared.settings):
+            there = [c for c in results.cells if (c.setting, c.place) == (number, 0)]
+            there = [c for c in there if wanted.load in (None, c.load) and wanted.rate in (None, c.rate)]
+            cell = heaviest(there)
+            seed = definition.seed_list[0] if wanted.seed is None else wanted.seed
+            ran = results.of(cell, label)[0]["ran"]
+            job = Job(number, 0, cell.rate, ran, seed, cell.before, definition.workflows, cell.after)
+            title = f"{label}: {cell.place_label} at {cell.rate_label}, seed {seed}"
+            cells.append(cell)
+            drawings.append(Drawing(job, title, wanted.seconds or setting.longest_deadline))
+    return list(zip(cells, runner.map(draw, drawings, shared), strict=True)) if drawings else []
 
 
 def _settings(definition: Definition, path: Path, folder: Path | None) -> tuple[Setting, ...]:
@@ -109,7 +144,8 @@ def _settings(definition: Definition, path: Path, folder: Path | None) -> tuple[
             known = _read(trace, trace.training, base, f"{place}.training", read)
         for name, fleet in fleets.items():
             fitting = _fitting(pool, fleet, definition.drop_long, trace.label, name)
-            settings.append(Setting.of(trace.label, Path(name).stem, fitting, fleet, known, definition))
+            plain = Setting.of(trace.label, Path(name).stem, fitting, fleet, known, definition)
+            settings += [plain.under(condition) for condition in definition.conditions]
     return tuple(settings)
 
 
@@ -189,19 +225,28 @@ def _write(out: Path, analysis: Analysis) -> list[Path]:
     if find_spec("matplotlib") is None:
         console.note(NEEDS_MATPLOTLIB, style="dim")
     else:
-        groups = [f"{cells[0].trace}-{cells[0].cluster}" for cells in analysis.groups()]
+        groups = [_group_name(cells[0]) for cells in analysis.groups()]
         drawn = dict(zip(groups, analysis.overviews, strict=True)) | {_name(c): d for c, d in analysis.details.items()}
         charts = [(name, chart) for name, found in drawn.items() for chart in found]
         for prefix, chart in charts:
             files.append(out / "figures" / f"{prefix}-{chart.key}.svg")
             write_svg(files[-1], chart, analysis.styles)
+    for number, (cell, svg) in enumerate(analysis.gantts):
+        files.append(out / "figures" / f"{_name(cell)}-gantt-{number}.svg")
+        # On a page it takes the page's colour for text, alone it is on white.
+        files[-1].write_text(svg.replace("currentColor", "#1b1f24"), encoding="utf-8")
     write_report(out / "report.html", analysis)
     return [*files, out / "report.html"]
 
 
 def _name(cell: Cell) -> str:
     rate = f"{cell.rate:.4g}" if cell.load is None else f"load{cell.load:g}"
-    return f"{cell.trace}-{cell.cluster}-{rate}-{cell.deadline.replace(' ', '')}"
+    return f"{_group_name(cell)}-{rate}-{cell.deadline.replace(' ', '')}"
+
+
+def _group_name(cell: Cell) -> str:
+    condition = re.sub(r"[^a-z0-9.]+", "-", cell.condition.lower()).strip("-")
+    return "-".join(filter(None, (cell.trace, cell.cluster, condition)))
 
 
 def _print(analysis: Analysis) -> None:
@@ -213,7 +258,7 @@ def _print(analysis: Analysis) -> None:
     from hexopt.research.tables import best_of, shown
 
     for cell, found in analysis.judgements.items():
-        title = f"{cell.trace} on {cell.cluster} at {cell.rate_label}, deadline {cell.deadline}"
+        title = f"{cell.place_label} at {cell.rate_label}, deadline {cell.deadline}"
         table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
         table.add_column("policy", no_wrap=True)
         for judged in found:

@@ -42,6 +42,10 @@ class Knowledge(NamedTuple):
     """Calls of each kind a workflow has made, shape (w, kinds); empty where the policy does not count them."""
     programs: NDArray[np.float64]
     """The policy's own numbers of each workflow, shape (w, how many it keeps); empty where it keeps none."""
+    length_noise: NDArray[np.float64]
+    """What each call's predicted length is multiplied by, shape (calls,); empty: by 1."""
+    taken_for: NDArray[np.int64]
+    """The call that each is taken for when its length is predicted, shape (calls,); empty: itself."""
 
 
 @kernel
@@ -94,7 +98,10 @@ def believe(sim, know, r):
     if stage.told_output > 0:
         stage.expected_output = stage.told_output
     else:
-        stage.expected_output = expected_output(know.lengths, stage.kind, stage.prompt)
+        like = stage if know.taken_for.shape[0] == 0 else sim.stage[know.taken_for[r]]
+        stage.expected_output = expected_output(know.lengths, like.kind, like.prompt)
+        if know.length_noise.shape[0] > 0:
+            stage.expected_output *= know.length_noise[r]
     stage.tail = 0.0 if stage.told_final == 1 else expected_tail(know.tails, stage.kind, stage.occurrence)
 
 

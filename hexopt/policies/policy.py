@@ -128,6 +128,8 @@ class Policy:
             table=self.table(fleet, training),
             counts=np.zeros((workflows if self.counts_calls() else 0, kinds), dtype=np.int16),
             programs=np.zeros((workflows if self.per_workflow else 0, max(self.per_workflow, 1))),
+            length_noise=np.zeros(0),
+            taken_for=np.zeros(0, dtype=np.int64),
         )
 
     def configure(self, instance: NDArray[np.void]) -> None:

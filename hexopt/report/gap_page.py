@@ -68,8 +68,8 @@ def headline(document: Document) -> str:
         return f"No solver is within 1% of the best known plans of {what} on average."
     first = min(near, key=lambda row: row["seconds"])
     return (
-        f"{first['effort']} takes {_ms(first)} ms and is {_share(first['above_best']['mean'])} above the best known "
-        f"plans of {what}."
+        f"On {what}, {first['effort']} is {_share(first['above_best']['mean'])} above the best known plans in "
+        f"{_ms(first)} ms."
     )
 
 
@@ -220,4 +220,4 @@ def _ms(row: Document) -> str:
 
 
 def _share(value: float | None) -> str:
-    return "–" if value is None else f"{100 * value:.2f}%"
+    return "–" if value is None else f"{100 * value:.3f}%"

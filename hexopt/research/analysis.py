@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from hexopt.report.figures import policy_styles
-from hexopt.research.charts import Chart, against_deadline, against_rate, cell_charts
+from hexopt.research.charts import Chart, against_condition, against_deadline, against_rate, cell_charts
 from hexopt.research.comparison import Judgement, judge
 from hexopt.research.definition import Definition
 from hexopt.research.metrics import LEAST_FOR_REQ99, Metric, shown_metrics
@@ -25,11 +25,14 @@ class Analysis:
         What was asked, and what came of it.
     baseline
         Label of the policy that others are compared with.
+    gantts
+        Runs that were drawn: their cell, and the SVG.
     """
 
     definition: Definition
     results: Results
     baseline: str
+    gantts: Sequence[tuple[Cell, str]] = ()
 
     @property
     def metrics(self) -> list[Metric]:
@@ -64,17 +67,23 @@ class Analysis:
 
     def _overview(self, cells: Sequence[Cell]) -> list[Chart]:
         charts = against_rate(self.results, [cell for cell in cells if cell.place == 0])
+        charts += self._by_condition(cells)
         d = self.definition
         deadlines = d.slo_factors or d.slos
         if len(deadlines) > 1:
-            # At the heaviest load that the cluster can carry, or the lightest of all.
-            carried = [c for c in cells if c.load is None or c.load <= 1.0]
-            rate = max(c.rate for c in carried) if carried else min(c.rate for c in cells)
+            rate = heaviest(cells).rate
             there = sorted((c for c in cells if c.rate == rate), key=lambda c: deadlines[c.place])
             x_title = "Deadline (× mean stand-alone latency)" if d.slo_factors else "Deadline (s)"
             x_title += f", at {there[0].rate_label}"
             charts.insert(1, against_deadline(self.results, there, sorted(deadlines), x_title))
         return charts
+
+    def _by_condition(self, cells: Sequence[Cell]) -> list[Chart]:
+        """At the heaviest load that the cluster can carry: the same under every condition, where there are several."""
+        first = heaviest(cells)
+        there = [c for c in self.results.cells if replace(c, setting=first.setting, condition=first.condition) == first]
+        keys = ("attainment", "p95_s") if len(there) > 1 else ()
+        return [against_condition(self.results, there, key) for key in keys]
 
     def warnings(self) -> list[str]:
         """What the numbers cannot carry."""
@@ -91,3 +100,9 @@ class Analysis:
                 f"corrected p of {least:.2g}: no single difference can be significant at 5%. Give more seeds."
             )
         return found
+
+
+def heaviest(cells: Sequence[Cell]) -> Cell:
+    """The first of the heaviest load that the cluster can carry, or of the lightest of all."""
+    carried = [cell for cell in cells if cell.load is None or cell.load <= 1.0]
+    return max(carried, key=lambda cell: cell.rate) if carried else min(cells, key=lambda cell: cell.rate)

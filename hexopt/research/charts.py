@@ -88,6 +88,19 @@ def against_deadline(results: Results, cells: Sequence[Cell], x: Sequence[float]
     )
 
 
+def against_condition(results: Results, cells: Sequence[Cell], key: str) -> Chart:
+    """A figure under each condition of ``cells``, which share everything else."""
+    what = next(w for w in _AGAINST_RATE if w.key == key)
+    names = [cell.condition or "nothing unusual" for cell in cells]
+    series = []
+    for policy in results.policies:
+        found = [bootstrap_mean(what.scale * results.values(cell, policy, key)) for cell in cells]
+        series.append(Series(policy, names, [i.mean for i in found], [i.low for i in found], [i.high for i in found]))
+    title = f"{what.title.partition(' against')[0]} by condition"
+    low = 1.0 if what.log_y else 0.0
+    return Chart(f"condition-{key}", title, "", what.y_title, "bars", series, False, what.log_y, (low, None))
+
+
 def _over(results: Results, cells: Sequence[Cell], x: list[float], what: _Against) -> list[Series]:
     series = []
     for policy in results.policies:

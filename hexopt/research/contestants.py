@@ -140,3 +140,29 @@ def baseline_of(definition: Definition, found: list[Contestant]) -> str:
     raise DefinitionError(
         f"baseline: {definition.baseline!r} is not compared; there are {', '.join(c.label for c in found)}"
     )
+
+
+def gantt_labels(definition: Definition, found: list[Contestant]) -> list[str]:
+    """Label of the policy of each run that is drawn.
+
+    Raises
+    ------
+    DefinitionError
+        If a policy is none of ``found``, or there is no such load or rate.
+    """
+    labels = []
+    for number, wanted in enumerate(definition.gantt):
+        label = next((c.label for c in found if wanted.policy in (c.label, c.text)), None)
+        if label is None:
+            raise DefinitionError(
+                f"gantt[{number}].policy: {wanted.policy!r} is not compared; there are "
+                f"{', '.join(c.label for c in found)}"
+            )
+        for name, value, there in (
+            ("load", wanted.load, definition.loads),
+            ("rate", wanted.rate, definition.rates),
+        ):
+            if value is not None and value not in there:
+                raise DefinitionError(f"gantt[{number}].{name}: {value:g} is not among the experiment's {name}s")
+        labels.append(label)
+    return labels

@@ -12,6 +12,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from hexopt.research.conditions import USUAL, Condition
 from hexopt.research.metrics import LEAST_FOR_REQ99, METRICS
 from hexopt.simulation.events import parse_event
 from hexopt.toml_file import place_of
@@ -82,14 +83,25 @@ class Tuned(_Strict):
         return f"{self.policy}{',' if ':' in self.policy else ':'}{self.parameter}={value:g}"
 
 
+class GanttOf(_Strict):
+    """A run to be drawn: of the policy, at the first seed and the heaviest load that fits unless they are given."""
+
+    policy: str
+    seed: int | None = Field(default=None, ge=0)
+    load: _Positive | None = None
+    rate: _Positive | None = None
+    seconds: _Positive | None = None
+
+
 class Definition(_Strict):
     """An experiment, as its file says it.
 
     ``rates`` are workflows a second, ``loads`` shares of the measured capacity; ``slo_factors`` multiples of the
     family's mean stand-alone latency, ``slos`` seconds. ``workflows`` are measured in each run; before and after them
     as many more arrive as do in ``warm_up`` and ``drain`` times the longest deadline. ``events`` happen in every run,
-    seconds counted from its start, see :func:`hexopt.simulation.events.parse_event`. ``policy_files`` are Python files
-    whose subclasses of Policy may be named, too; ``files`` are the traces in a folder that is given beside.
+    seconds counted from its start, see :func:`hexopt.simulation.events.parse_event`; ``conditions`` are what every
+    trace and cluster is tried under, ``gantt`` the runs that are drawn. ``policy_files`` are Python files whose
+    subclasses of Policy may be named, too; ``files`` are the traces in a folder that is given beside.
     """
 
     title: str
@@ -111,6 +123,8 @@ class Definition(_Strict):
     drain: float = Field(default=1.0, ge=0, le=100)
     drop_long: bool = False
     events: list[str] = []
+    gantt: list[GanttOf] = []
+    conditions: list[Condition] = Field(default=[USUAL], min_length=1)
 
     @field_validator("events")
     @classmethod
@@ -134,7 +148,7 @@ class Definition(_Strict):
         for name in ("clusters", "rates", "loads", "slo_factors", "slos", "policies"):
             if len(set(getattr(self, name))) < len(getattr(self, name)):
                 raise ValueError(f"{name}: one is there twice")
-        for name in ("traces", "files", "tuned"):
+        for name in ("traces", "files", "tuned", "conditions"):
             labels = [entry.label for entry in getattr(self, name)]
             if len(set(labels)) < len(labels):
                 raise ValueError(f"{name}: two are called {next(x for x in labels if labels.count(x) > 1)!r}")

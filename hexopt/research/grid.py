@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from hexopt.cluster import Cluster
 from hexopt.policies.registry import make_policy
+from hexopt.research.conditions import USUAL, Condition
 from hexopt.research.contestants import Contestant, Source, register
 from hexopt.research.definition import Definition, DefinitionError
 from hexopt.research.measuring import measured, per_workflow
@@ -19,6 +20,7 @@ from hexopt.research.metrics import LEAST_FOR_REQ99, METRICS
 from hexopt.research.results import Cell, Results
 from hexopt.simulation.events import EventError, FleetEvent, event_table, parse_event
 from hexopt.simulation.experiment import Experiment
+from hexopt.simulation.simulator import Run
 from hexopt.traces.workflow import Workflow
 
 MOST_WORKFLOWS = 2_000_000
@@ -36,6 +38,7 @@ class Setting:
     cluster: str
     experiments: tuple[Experiment, ...]
     events: tuple[FleetEvent, ...] = ()
+    condition: Condition = USUAL
 
     @property
     def longest_deadline(self) -> float:
@@ -67,6 +70,21 @@ class Setting:
         deadlines = [{"slo_factor": f} for f in definition.slo_factors] or [{"slo": s} for s in definition.slos]
         made = [Experiment.of(workflows, fleet, training=training, **d) for d in deadlines]
         return cls(trace, cluster, (made[0], *(replace(made[0], deadline=e.deadline) for e in made[1:])), events)
+
+    def under(self, condition: Condition) -> Setting:
+        """The same under another condition, whose events come to those that happen anyway.
+
+        Raises
+        ------
+        DefinitionError
+            If an event cannot happen on the cluster, or not beside the others.
+        """
+        events = (*self.events, *map(parse_event, condition.events))
+        try:
+            event_table(events, self.experiments[0].cluster)
+        except EventError as error:
+            raise DefinitionError(f"conditions: events: {error}") from error
+        return replace(self, events=events, condition=condition)
 
 
 @dataclass(frozen=True)
@@ -109,8 +127,21 @@ def capacity_of(shared: Shared, setting: int) -> float:
 
 def drawn(shared: Shared, job: Job) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     """Templates and arrivals of a run: nothing that depends on the policy or the deadline goes into them."""
-    total = job.before + job.workflows + job.after
-    return shared.settings[job.setting].experiments[0].sample(total, job.rate, job.seed)
+    total, setting = job.before + job.workflows + job.after, shared.settings[job.setting]
+    picks, arrivals = setting.experiments[0].sample(total, job.rate, job.seed)
+    times = setting.condition.times(job.rate, total, job.seed)
+    return picks, arrivals if times is None else times
+
+
+def run_of(shared: Shared, job: Job) -> Run:
+    """Simulate one run."""
+    setting = shared.settings[job.setting]
+    return setting.experiments[job.deadline].run(
+        make_policy(job.policy),
+        *drawn(shared, job),
+        events=setting.events,
+        mistakes=setting.condition.mistakes(job.seed),
+    )
 
 
 def run_job(shared: Shared, job: Job) -> Outcome:
@@ -118,9 +149,8 @@ def run_job(shared: Shared, job: Job) -> Outcome:
     for source in shared.sources:
         register(source)
     experiment = shared.settings[job.setting].experiments[job.deadline]
-    picks, arrivals = drawn(shared, job)
-    events = shared.settings[job.setting].events
-    run = experiment.run(make_policy(job.policy), picks, arrivals, events=events)
+    picks, _ = drawn(shared, job)
+    run = run_of(shared, job)
     standalone = experiment.standalone[picks]
     row = measured(run, standalone, job.before, job.workflows).row()
     if job.workflows < LEAST_FOR_REQ99:
@@ -149,7 +179,12 @@ def cells_of(definition: Definition, shared: Shared, capacities: Sequence[float]
                     f"{before + after:,} workflows beside the measured ones, expected at most {MOST_WORKFLOWS:,}"
                 )
             for place, label in enumerate(deadline_labels(definition)):
-                cells.append(Cell(number, place, setting.trace, setting.cluster, rate, load, label, before, after))
+                cells.append(
+                    Cell(
+                        number, place, setting.trace, setting.cluster, rate, load, label, before, after,
+                        setting.condition.label,
+                    )
+                )  # fmt: skip
     return cells
 
 

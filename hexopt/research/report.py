@@ -56,10 +56,7 @@ def report_html(analysis: Analysis) -> str:
                 k=k,
                 hidden="" if k == 0 else "hidden",
                 headline=escape(headline(analysis, group)),
-                facts=escape(
-                    f"{first.trace} on {first.cluster}: {known}figures over the rate are at the deadline "
-                    f"{first.deadline}"
-                ),
+                facts=escape(f"{first.place_label}: {known}figures over the rate are at the deadline {first.deadline}"),
                 overview="".join(_figure(chart, k) for chart in overview),
                 details="".join(_figure(chart, k) for chart in details[0]),
                 options="".join(
@@ -72,11 +69,14 @@ def report_html(analysis: Analysis) -> str:
                     f"{table_html(analysis.judgements[cell], analysis)}</div>"
                     for n, cell in enumerate(group)
                 ),
+                gantts="".join(
+                    f'<figure class="gantt">{svg}</figure>' for cell, svg in analysis.gantts if cell in group
+                ),
             )
         )
     tabs = "".join(
         f'<button role="tab" id="tab-{k}" aria-controls="panel-{k}" aria-selected="{"true" if k == 0 else "false"}"'
-        f' tabindex="{0 if k == 0 else -1}">{escape(f"{group[0].trace} on {group[0].cluster}")}</button>'
+        f' tabindex="{0 if k == 0 else -1}">{escape(group[0].place_label)}</button>'
         for k, group in enumerate(groups)
     )
     d = analysis.definition
@@ -137,7 +137,7 @@ def _chosen(analysis: Analysis, label: str) -> str:
     parts = []
     for cell in analysis.results.cells:
         ran = analysis.results.of(cell, label)[0]["ran"]
-        parts.append(f"{ran.rpartition('=')[2]} ({cell.trace}, {cell.cluster}, {cell.rate_label}, {cell.deadline})")
+        parts.append(f"{ran.rpartition('=')[2]} ({cell.place_label}, {cell.rate_label}, {cell.deadline})")
     return "; ".join(parts)
 
 

@@ -21,7 +21,7 @@ class Cell:
     """What the policies are compared at: the setting and deadline by number, their names, and the rate.
 
     ``load`` is the rate's share of the capacity, None where rates were given; ``before`` and ``after`` are the
-    workflows of warm-up and drain.
+    workflows of warm-up and drain; ``condition`` is empty where nothing is out of the ordinary.
     """
 
     setting: int
@@ -33,6 +33,12 @@ class Cell:
     deadline: str
     before: int
     after: int
+    condition: str = ""
+
+    @property
+    def place_label(self) -> str:
+        """Trace, cluster and condition, for people."""
+        return f"{self.trace} on {self.cluster}{f', {self.condition}' if self.condition else ''}"
 
     @property
     def rate_label(self) -> str:
@@ -43,7 +49,7 @@ class Cell:
         """Columns that name the cell in tables."""
         return {
             "trace": self.trace, "cluster": self.cluster, "rate": self.rate, "load": self.load,
-            "deadline": self.deadline,
+            "deadline": self.deadline, "condition": self.condition,
         }  # fmt: skip
 
 
@@ -137,7 +143,7 @@ def write_results(results: Results, folder: Path) -> list[Path]:
     import pyarrow.parquet as pq
 
     runs = pa.Table.from_pylist(results.rows)
-    keys = ("trace", "cluster", "rate", "load", "deadline", "policy", "seed")
+    keys = ("trace", "cluster", "rate", "load", "deadline", "condition", "policy", "seed")
     columns: dict[str, Any] = {}
     lengths = [w["latency_s"].size for w in results.workflows]
     reported = results.reported

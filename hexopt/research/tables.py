@@ -53,9 +53,7 @@ def latex(cell: Cell, by_metric: Sequence[Sequence[Judgement]], baseline: str) -
     A dagger says that the difference to the baseline is significant at 5% after Holm's correction.
     """
     lines = [
-        f"% {cell.trace} on {cell.cluster}, {cell.rate_label}, deadline {cell.deadline}; baseline {baseline}".replace(
-            "\n", " "
-        ),
+        f"% {cell.place_label}, {cell.rate_label}, deadline {cell.deadline}; baseline {baseline}".replace("\n", " "),
         rf"\begin{{tabular}}{{l{'r' * len(by_metric)}}}",
         r"\toprule",
         " & ".join(["Policy", *(escaped(judged[0].metric.heading) for judged in by_metric)]) + r" \\",

@@ -20,6 +20,7 @@ from hexopt.policies.justitia import token_time
 from hexopt.policies.knowledge import fastest_seconds
 from hexopt.policies.policy import EarliestDeadline, Policy, Training
 from hexopt.simulation.events import FleetEvent
+from hexopt.simulation.mistakes import Mistakes
 from hexopt.simulation.simulator import Run, fleet_of, instance_table, servable, simulate
 from hexopt.simulation.state import MIXED
 from hexopt.simulation.workload import Workload
@@ -259,10 +260,20 @@ class Experiment:
         arrivals: NDArray[np.float64],
         until: float = np.inf,
         events: Sequence[FleetEvent] = (),
+        mistakes: Mistakes | None = None,
     ) -> Run:
         """Run the templates ``picks`` arriving at ``arrivals`` (seconds, ascending), both shape (w,)."""
         jobs = self.workload.draw(picks, arrivals, self.deadline[picks])
-        return simulate(jobs, self.workload.kinds, self.cluster, policy, self.training, until=until, events=events)
+        return simulate(
+            jobs,
+            self.workload.kinds,
+            self.cluster,
+            policy,
+            self.training,
+            until=until,
+            events=events,
+            mistakes=mistakes,
+        )
 
     def sample(self, workflows: int, rate: float, seed: int) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
         """Templates in random order without repetition until all were used, and Poisson arrivals at ``rate``."""

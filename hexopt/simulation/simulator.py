@@ -20,6 +20,7 @@ from hexopt.simulation.cycles import COUNTS, read_cycles
 from hexopt.simulation.events import FleetEvent, event_table
 from hexopt.simulation.loop import DECIDE, PAUSED, place_external, run
 from hexopt.simulation.mechanisms import remembered, switch_admission, switch_swap, write_facts
+from hexopt.simulation.mistakes import Mistakes
 from hexopt.simulation.state import (
     CLOCK,
     DECODE,
@@ -272,6 +273,7 @@ def simulate(
     *,
     until: float = math.inf,
     events: Sequence[FleetEvent] = (),
+    mistakes: Mistakes | None = None,
 ) -> Run:
     """Simulate ``jobs`` on ``cluster`` under ``policy``.
 
@@ -287,6 +289,8 @@ def simulate(
         Simulated seconds at which to stop; workflows that have not ended by then stay unfinished.
     events
         What happens to instances.
+    mistakes
+        What the policy believes wrongly; None: nothing but what it has not learned.
 
     Raises
     ------
@@ -300,7 +304,11 @@ def simulate(
     check_fits(jobs, instance)
     fleet = fleet_of(cluster)
     sim = build(jobs, instance, fleet.coef, cluster.link_times(), event_table(events, cluster))
+    if mistakes is not None:
+        fleet = mistakes.believed(fleet)
     know = policy.prepare(fleet, training, jobs.workflow.shape[0])
+    if mistakes is not None:
+        know = mistakes.misled(know, jobs.stage.shape[0])
     scheduler = policy.scheduler(fleet) if policy.code == PLANNER else None
     # Loads or compiles the event loop, which is not the engine's time.
     advance(sim, know, policy, -1.0, scheduler)
