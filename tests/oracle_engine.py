@@ -45,6 +45,18 @@ class OracleStage:
     instance: int = 0
     decode_at: int = -1
     expected_output: int = 1
+    workflow: int = 0
+    pin: float = 0.0
+    """Seconds after its end for which its contents stay pinned."""
+
+
+@dataclass(frozen=True)
+class OracleMove:
+    """At ``when`` stage ``stage`` sets out for instance ``to``, if it decodes then and nothing else moves away."""
+
+    when: float
+    stage: int
+    to: int
 
 
 @dataclass(frozen=True)
@@ -111,6 +123,7 @@ class OracleConfig:
     redraw_every: int = 0
     redraw_keep: float = 0.0
     role: str = "mixed"
+    preempted_first: bool = False
 
     def __post_init__(self) -> None:
         assert self.scheduling in ("fcfs", "priority"), f"scheduling must be fcfs or priority, not {self.scheduling}"
@@ -140,6 +153,7 @@ class OracleOutcome:
     finish: float
     cached_tokens: int
     preemptions: int
+    migrations: int = 0
     handed: float = math.nan
     decoded_at: int = 0
 
@@ -186,6 +200,11 @@ class _Call:
     """Tokens of KV that have come along from a prefill instance and wait for their blocks here."""
     reserved: int = 0
     """Blocks promised on the decode instance."""
+    migrations: int = 0
+    workflow: int = 0
+    arrival: float = 0.0
+    pin: float = 0.0
+    leaf: int = -1
 
     @property
     def tokens(self) -> int:
@@ -198,6 +217,33 @@ class _Call:
     @property
     def private(self) -> int:
         return self.held - self.in_nodes
+
+
+@dataclass
+class _Pin:
+    """Nodes that an ended stage keeps held."""
+
+    stage: int
+    workflow: int
+    arrival: float
+    nodes: list[int]
+    until: float
+
+    @property
+    def nodes_held(self) -> list[int]:
+        return self.nodes
+
+
+@dataclass
+class _Move:
+    """A call that is copied while it runs."""
+
+    call: _Call
+    to: OracleInstance
+    copies: int = 0
+    copied: int = 0
+    reserved: int = 0
+    until: float = 0.0
 
 
 class OracleCache:
@@ -302,8 +348,8 @@ class OracleCache:
             self.cached[node] += 1
             call.in_nodes += 1
 
-    def check(self, running: Sequence[_Call]) -> None:
-        """Assert that no block is lost or counted twice."""
+    def check(self, running: Sequence[_Call], pins: Sequence[_Pin], reserved: int) -> None:
+        """Assert that no block is lost or counted twice; ``reserved`` are allocated for calls on their way here."""
         assert all(count > 0 for _, count in self.free_queue)
         queued = [node for node, _ in self.free_queue if node != ANONYMOUS]
         assert len(set(queued)) == len(queued)
@@ -312,7 +358,7 @@ class OracleCache:
         in_use = 0
         for node, cached in enumerate(self.cached):
             assert 0 <= cached <= self.size(node)
-            assert self.holders[node] == sum(node in call.nodes_held for call in running)
+            assert self.holders[node] == sum(node in x.nodes_held for x in [*running, *pins])
             assert (node in queued) == (self.holders[node] == 0 and cached > 0)
             if self.holders[node] > 0:
                 in_use += cached
@@ -325,7 +371,7 @@ class OracleCache:
             assert call.nodes_held == [v for v in call.path if v in call.nodes_held]
             assert call.in_nodes <= sum(self.cached[v] for v in call.nodes_held)
             private += call.private
-        assert self.free() + in_use + private == self.blocks
+        assert self.free() + in_use + private + reserved == self.blocks
 
 
 class OracleInstance:
@@ -357,21 +403,41 @@ class OracleInstance:
         self.waiting: list[_Call] = []
         self.steps: list[OracleStep] = []
         self.outcomes: dict[int, OracleOutcome] = {}
+        self.ended: dict[int, _Call] = {}
         self._arrived = 0
         self._prepended = 0
         self._scheduled: dict[int, tuple[_Call, int]] = {}
-        self._preemptions: dict[int, int] = {}
+        self.past: dict[int, tuple[int, int]] = {}
+        """Shared by all instances: preemptions and migrations of stages that were lost."""
         self.up = True
+        self.touched = False
+        """Something has happened that may let it do more."""
+        self.pins: list[_Pin] = []
+        self.move: _Move | None = None
+        self.joining: list[_Call] = []
+        self.leaving: list[_Call] = []
+        """Paused, their last copy under way: their blocks are still here."""
+        self.reserved = 0
+        """Blocks of calls on their way here."""
+        self.link_seconds: Sequence[float] = ()
+        """Of a token to each instance."""
+        self.transit: list[tuple[float, _Call, OracleInstance, OracleInstance, int]] = []
+        """Shared by all instances: when each paused call arrives, from where, to where, in how many blocks."""
 
     def fail(self) -> list[int]:
         """Go down: nothing is cached any more; the stages that were here, the lowest number first."""
         self.cache = OracleCache(self.cache.nodes, self.config.blocks, self.config.block_size)
+        if self.move is not None:
+            self.give_up()
+        self.reserved = 0
+        self.pins.clear()
         lost = self.turn_away()
         self.loading.clear()
         self.link_free = self.stall = 0.0
         self.since_look = self.config.admission.every if self.config.admission else 0
         self.since_redraw = 0
         self.running.clear()
+        self.joining.clear()
         self._scheduled.clear()
         self.up = False
         return lost
@@ -380,7 +446,7 @@ class OracleInstance:
         """Forget all stages that are here; the lowest number first."""
         here, self.here = self.here, []
         for call in here:
-            self._preemptions[call.stage] = call.preemptions
+            self.past[call.stage] = (call.preemptions, call.migrations)
         self.waiting.clear()
         return sorted(call.stage for call in here)
 
@@ -392,7 +458,8 @@ class OracleInstance:
         assert not path or self.cache.nodes[path[-1]].end_tokens <= spec.prompt + spec.output
         priority = spec.priority if self.config.scheduling == "priority" else 0.0
         call = _Call(stage, spec.prompt, spec.output, path, priority, self._arrived)
-        call.preemptions = self._preemptions.get(stage, 0)
+        call.workflow, call.arrival, call.pin, call.leaf = spec.workflow, spec.arrival, spec.pin, spec.path_leaf
+        call.preemptions, call.migrations = self.past.get(stage, (0, 0))
         if self.config.redraw_every and self.config.scheduling == "priority":
             call.priority = self.random.draw()
         self._arrived += 1
@@ -424,14 +491,24 @@ class OracleInstance:
     def start_step(self, now: float) -> OracleStep | None:
         """Schedule and start the step that begins at ``now``; None where there is nothing to schedule."""
         assert not self._scheduled, "a step is running"
-        if not self.up or (not self.running and not self.waiting):
+        if not self.up or not (self.running or self.waiting or self.joining):
             return None
         self._now = now
         if self.config.redraw_every and self.since_redraw >= self.config.redraw_every:
             self._redraw()
+        if self.move is not None and self.move.call not in self.running:
+            self.give_up()
+        if self.move is not None:
+            self._go_on(now)
         preempted: list[int] = []
         while True:
+            while self.joining and len(self.running) + len(self.loading) < self.config.max_num_seqs:
+                self.running.append(self.joining.pop(0))
+            if not self.running and not self.waiting:
+                return None
             victims = self._schedule_running()
+            if self.move is not None and self.move.call.stage in victims:
+                self.give_up()
             if not victims:
                 self._admit_waiting(now)
             preempted += victims
@@ -442,6 +519,9 @@ class OracleInstance:
             # What is on its way may hold the memory that the head of the queue needs.
             return None
         if not self._scheduled:
+            if self.reserved or self.leaving:
+                # The memory is that of calls on their way, and will be free.
+                return None
             raise OracleStall(f"stage {min(self.waiting, key=lambda c: c.key).stage} never fits")
         scheduled: list[tuple[int, int, int, bool]] = []
         n_prefill = prefill_tokens = prefill_context = n_decode = decode_context = 0
@@ -496,6 +576,8 @@ class OracleInstance:
                 if self.config.admission is not None:
                     self.history = [*self.history, call.output][-self.config.admission.window :]
                 self.promised -= call.reserved
+                if self.move is not None and self.move.call is call:
+                    self.give_up()
                 assert call.stage not in self.outcomes
                 self.outcomes[call.stage] = OracleOutcome(
                     call.start,
@@ -503,9 +585,11 @@ class OracleInstance:
                     now,
                     call.cached_tokens,
                     call.preemptions,
+                    call.migrations,
                     call.handed,
                     self.number,
                 )
+                self.ended[call.stage] = call
                 ended.append(call.stage)
             elif self.config.role == "prefill":
                 self.running.remove(call)
@@ -515,6 +599,98 @@ class OracleInstance:
         self._scheduled.clear()
         self._check()
         return ended
+
+    def keep(self, stage: int, now: float) -> None:
+        """Pin what the ended ``stage`` has left here."""
+        call = self.ended[stage]
+        found = [node for node, _ in self.cache.find(call.path, self.config.blocks)]
+        if call.pin > 0.0 and found:
+            for node in found:
+                self.cache.hold(node)
+            self.pins.append(_Pin(stage, call.workflow, call.arrival, found, now + call.pin))
+
+    def unpin(self, pin: _Pin) -> None:
+        """The contents of ``pin`` may be evicted."""
+        self.touched = True
+        self.pins.remove(pin)
+        for node in reversed(pin.nodes):
+            self.cache.drop(node)
+
+    def unpin_workflow(self, workflow: int) -> None:
+        """All pins of a workflow go, the latest made first."""
+        for pin in [pin for pin in reversed(self.pins) if pin.workflow == workflow]:
+            self.unpin(pin)
+
+    def expire(self, now: float) -> None:
+        """Pins whose time is over go, unless a stage of their workflow waits here."""
+        for pin in sorted((pin for pin in self.pins if pin.until == now), key=lambda pin: pin.stage):
+            if any(call.workflow == pin.workflow for call in self.waiting):
+                pin.until = math.inf
+            else:
+                self.unpin(pin)
+
+    def _unpin_latest(self, spared: int | None) -> None:
+        self.unpin(max(self.pins, key=lambda pin: (pin.workflow != spared, pin.arrival, pin.stage)))
+
+    def set_out(self, stage: int, to: OracleInstance) -> None:
+        """The stage shall move, if it decodes here and no other moves."""
+        call = next((c for c in self.running if c.stage == stage and c.generated > 0), None)
+        if call is not None and self.move is None and to is not self and to.up:
+            self.move = _Move(call, to)
+            self.touched = True
+
+    def give_up(self) -> None:
+        """The move ends; the destination gets its blocks back."""
+        assert self.move is not None
+        self.move.to.cache.release_anonymous(self.move.reserved)
+        self.move.to.reserved -= self.move.reserved
+        self.move.to.touched = True
+        self.move = None
+
+    def _go_on(self, now: float) -> None:
+        """At a step boundary: the next stage of the move, if the present one is over."""
+        move = self.move
+        assert move is not None
+        if now < move.until:
+            return
+        call, to = move.call, move.to
+        more = to._blocks(call.computed) - move.reserved
+        if not to.up or more > to.cache.free():
+            self.give_up()
+            return
+        rest = call.computed - move.copied
+        to.cache.allocate(more)
+        to.reserved += more
+        move.reserved += more
+        move.copies += 1
+        move.copied = call.computed
+        if rest > self.config.block_size and move.copies < 3:
+            move.until = now + rest * self.link_seconds[to.number]
+            return
+        self.move = None
+        self.running.remove(call)
+        self.here.remove(call)
+        call.on_host = 0
+        self.leaving.append(call)
+        self.transit.append((now + (0.025 + rest * self.link_seconds[to.number]), call, self, to, move.reserved))
+
+    def land(self, call: _Call, source: OracleInstance, blocks: int) -> None:
+        """A moved call is here: its blocks there are free, those here are its own."""
+        source.leaving.remove(call)
+        source._release(call)
+        self.reserved -= blocks
+        call.held = blocks
+        call.path = self.cache.path(call.leaf) if self.config.prefix_caching else []
+        call.sequence = self._arrived
+        self._arrived += 1
+        if self.config.scheduling == "fcfs":
+            call.priority = 0.0
+        elif self.config.redraw_every:
+            call.priority = self.random.draw()
+        call.migrations += 1
+        self.here.append(call)
+        self.joining.append(call)
+        self.touched = source.touched = True
 
     def _blocks(self, tokens: int) -> int:
         return math.ceil(tokens / self.config.block_size)
@@ -539,6 +715,9 @@ class OracleInstance:
             new = min(call.tokens - call.computed, self._budget())
             grow = self._blocks(call.computed + new) - call.held
             while call in self.running and grow > self.cache.free():
+                if self.pins:
+                    self._unpin_latest(None)
+                    continue
                 if self.config.scheduling == "priority":
                     victim = max(self.running, key=lambda c: c.key)
                 else:
@@ -557,6 +736,7 @@ class OracleInstance:
             return
         look: _Look | None = None
         prefill = 0
+        admitted = False
         while self.waiting and self._budget() > 0 and len(self.running) + len(self.loading) < self.config.max_num_seqs:
             call = min(self.waiting, key=lambda c: c.key)
             reserved = sum(c.reserved for c in [*self.running, call])
@@ -572,10 +752,14 @@ class OracleInstance:
                     break
                 prefill += call.tokens - call.on_host
             if call.on_host:
+                while self._blocks(call.tokens) > cache.free() and self.pins and not admitted:
+                    self._unpin_latest(call.workflow)
                 if self._blocks(call.tokens) > cache.free():
                     break
                 self.waiting.remove(call)
+                admitted = True
                 self._come_back(call, now)
+                self.unpin_workflow(call.workflow)
                 continue
             if call.brought > 0:
                 if self._blocks(call.tokens) > cache.free():
@@ -595,10 +779,15 @@ class OracleInstance:
             new = min(call.tokens - hits * block, self._budget())
             grow = self._blocks(hits * block + new) - hits
             whole = self._blocks(call.tokens) - hits
+            held = [node for node, _ in found]
+            while whole > cache.free() - cache.taken_by_holding(held) and self.pins and not admitted:
+                self._unpin_latest(call.workflow)
             # A node leaves the free queue whole, so its blocks beyond the limit are not there to be allocated either.
-            if whole > cache.free() - cache.taken_by_holding([node for node, _ in found]):
+            if whole > cache.free() - cache.taken_by_holding(held):
                 break
             self.waiting.remove(call)
+            admitted = True
+            self.unpin_workflow(call.workflow)
             call.filling = True
             if found:
                 last, count = found[-1]
@@ -711,6 +900,8 @@ class OracleInstance:
         if self.config.scheduling == "fcfs":
             self._prepended -= 1
             call.sequence = self._prepended
+        elif self.config.preempted_first:
+            call.priority = call.arrival - 2e9
         self.waiting.append(call)
 
     def _release(self, call: _Call) -> None:
@@ -724,7 +915,8 @@ class OracleInstance:
 
     def _check(self) -> None:
         """Assert what must hold between any two actions."""
-        self.cache.check(self.running + self.leaving + [c for _, c in self.loading])
+        here = [*self.running, *self.joining, *self.leaving, *(c for _, c in self.loading)]
+        self.cache.check(here, self.pins, self.reserved)
         assert self._budget() >= 0
         assert len(self.running) + len(self.loading) <= self.config.max_num_seqs
         if self.config.host is not None:
@@ -794,11 +986,32 @@ def peak_token_by_token(calls: Sequence[tuple[int, int]]) -> int:
     return max(sum(a + t for a, b in calls if b >= t) for t in {0, *(b for _, b in calls)})
 
 
+def _lost_on_the_way(
+    transit: list[tuple[float, _Call, OracleInstance, OracleInstance, int]], at: OracleInstance
+) -> list[int]:
+    """Forget the paused calls from or to ``at``, which fails; their numbers."""
+    lost = [entry for entry in transit if at in (entry[2], entry[3])]
+    for entry in lost:
+        transit.remove(entry)
+        _, call, source, to, blocks = entry
+        at.past[call.stage] = (call.preemptions, call.migrations)
+        if to is at:
+            source.leaving.remove(call)
+            source._release(call)
+            source.touched = True
+        else:
+            to.touched = True
+            to.reserved -= blocks
+            to.cache.release_anonymous(blocks)
+    return [entry[1].stage for entry in lost]
+
+
 def simulate_oracle(
     configs: Sequence[OracleConfig],
     nodes: Sequence[OracleNode],
     stages: Sequence[OracleStage],
     events: Sequence[OracleEvent] = (),
+    moves: Sequence[OracleMove] = (),
     max_steps: int = 1_000_000,
     link_latency: Sequence[Sequence[float]] = (),
     link_seconds: Sequence[Sequence[float]] = (),
@@ -814,6 +1027,11 @@ def simulate_oracle(
     """
     instances = [OracleInstance(config, nodes, number) for number, config in enumerate(configs, 1)]
     moving: list[tuple[float, int, _Call, OracleInstance, OracleInstance]] = []
+    transit: list[tuple[float, _Call, OracleInstance, OracleInstance, int]] = []
+    for k, instance in enumerate(instances):
+        instance.transit, instance.past = transit, instances[0].past
+        if link_seconds:
+            instance.link_seconds = link_seconds[k]
     busy_until: list[float | None] = [None] * len(instances)
     ready: list[tuple[float, int]] = [
         (stage.arrival + stage.tool_delay, index) for index, stage in enumerate(stages) if not stage.parents
@@ -821,11 +1039,14 @@ def simulate_oracle(
     finish: dict[int, float] = {}
     total_steps = 0
     coming = sorted(events, key=lambda event: event.when)
+    setting_out = sorted(moves, key=lambda move: move.when)
     while len(finish) < len(stages):
         times = [time for time, _ in ready] + [time for time in busy_until if time is not None]
-        times += [event.when for event in coming]
+        times += [event.when for event in coming] + [move.when for move in setting_out]
         times += [time for instance in instances for time, _ in instance.loading]
         times += [time for time, *_ in moving]
+        times += [entry[0] for entry in transit]
+        times += [pin.until for instance in instances for pin in instance.pins if math.isfinite(pin.until)]
         if not times:
             break
         now = min(times)
@@ -839,6 +1060,12 @@ def simulate_oracle(
             for index in instance.end_step(now):
                 assert index not in finish
                 finish[index] = now
+                ended = stages[index].workflow
+                if all(k in finish for k, stage in enumerate(stages) if stage.workflow == ended):
+                    for other in instances:
+                        other.unpin_workflow(ended)
+                else:
+                    instance.keep(index, now)
                 for child, stage in enumerate(stages):
                     if index in stage.parents and all(parent in finish for parent in stage.parents):
                         ready.append((max(stage.arrival, now) + stage.tool_delay, child))
@@ -858,24 +1085,39 @@ def simulate_oracle(
         for number, instance in enumerate(instances):
             if instance.loading and instance.copy_done(now):
                 stirred.add(number)
+        for instance in instances:
+            instance.expire(now)
+        for entry in sorted((x for x in transit if x[0] == now), key=lambda x: x[1].stage):
+            transit.remove(entry)
+            _, call, source, to, blocks = entry
+            to.land(call, source, blocks)
         while coming and coming[0].when == now:
             event = coming.pop(0)
             stirred.add(event.instance)
             at = instances[event.instance]
             again: list[int] = []
             if not event.up and at.up:
-                again = at.fail()
+                for instance in instances:
+                    if instance.move is not None and instance.move.to is at:
+                        instance.give_up()
+                again = at.fail() + _lost_on_the_way(transit, at)
+                at.leaving.clear()
                 busy_until[event.instance] = None
             elif event.up and not at.up:
                 again = [stage for instance in instances if not instance.up for stage in instance.turn_away()]
                 at.up = True
             ready += [(now, index) for index in again]
+        while setting_out and setting_out[0].when == now:
+            move = setting_out.pop(0)
+            for instance in instances:
+                instance.set_out(move.stage, instances[move.to])
         for _, index in sorted(entry for entry in ready if entry[0] == now):
             stirred.add(stages[index].instance)
             instances[stages[index].instance].arrive(index, stages[index])
         ready = [entry for entry in ready if entry[0] > now]
         for number, instance in enumerate(instances):
-            if busy_until[number] is None and number in stirred:
+            if busy_until[number] is None and (number in stirred or instance.touched):
+                instance.touched = False
                 step = instance.start_step(now)
                 if step is not None:
                     busy_until[number] = now + step.seconds

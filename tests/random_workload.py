@@ -22,6 +22,10 @@ ALL_POLICIES = (
     "greedy-urgency:affinity=false,imposed=0.3",
     "greedy-urgency:lost=0.1",
     "infaas-style:head_only=true",
+    "llumnix-style:threshold=30,choose=last,priorities=true,target=400",
+    "llumnix-style:scale=true,threshold=60,low=25,high=35,interval=0.3,start=0.1",
+    "continuum-style:cold=2",
+    "continuum-style:ttl=3,preempted_first=false",
     "autellix-atlas-style:beta=0.2,by_speed=false,quantum=0.05,long=100",
     "agentmath-style:base_tokens=100,sessions=3",
     "hexagent-style:sort_above=0",
@@ -122,8 +126,10 @@ class Both(Policy):
     """
 
     def __init__(self, policy: Policy, oracle: Oracle) -> None:
-        for name, value in (("policy", policy), ("oracle", oracle), ("by_priority", policy.by_priority)):
-            object.__setattr__(self, name, value)
+        object.__setattr__(self, "policy", policy)
+        object.__setattr__(self, "oracle", oracle)
+        for name in ("by_priority", "preempted_first"):
+            object.__setattr__(self, name, getattr(policy, name))
 
     def prepare(self, fleet: Fleet, training: Training, workflows: int) -> Knowledge:
         self.oracle.fleet, self.oracle.training = fleet, training

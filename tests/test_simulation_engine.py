@@ -9,15 +9,20 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from oracle_engine import OracleConfig, OracleEvent, OracleNode, OracleStage, simulate_oracle
+from numba import types
+from oracle_engine import OracleConfig, OracleEvent, OracleMove, OracleNode, OracleStage, simulate_oracle
 
 from hexopt.memory_rules import Admission
+from hexopt.models.kernel import kernel
 from hexopt.models.lengths import empty_lengths
 from hexopt.models.roofline import FEATURE_NAMES
 from hexopt.models.tails import empty_tails
 from hexopt.policies.knowledge import Knowledge
+from hexopt.policies.linking import address_of
 from hexopt.policies.policy import Fleet, Policy, Training
 from hexopt.simulation.mechanisms import switch_admission
+from hexopt.simulation.migration import begin_move, may_move
+from hexopt.simulation.pinning import pin
 from hexopt.simulation.simulator import SimulationError, advance, build, check_fits
 from hexopt.simulation.state import (
     DECODE,
@@ -50,6 +55,7 @@ class Case:
     configs: list[OracleConfig]
     events: tuple[OracleEvent, ...] = ()
     links: tuple[np.ndarray, np.ndarray] | None = None
+    moves: tuple[OracleMove, ...] = ()
 
 
 def random_case(rng: np.random.Generator) -> Case:
@@ -64,7 +70,7 @@ def random_case(rng: np.random.Generator) -> Case:
     longest = max((n.end_tokens for n in nodes), default=0)
     stages: list[OracleStage] = []
     time = 0.0
-    for _ in range(int(rng.integers(1, 14))):
+    for w in range(int(rng.integers(1, 14))):
         time += float(rng.exponential(rng.choice([0.01, 0.3, 3.0])))
         previous: tuple[int, ...] = ()
         for _ in range(int(rng.integers(1, 4))):
@@ -87,6 +93,7 @@ def random_case(rng: np.random.Generator) -> Case:
                         parents=previous,
                         tool_delay=float(rng.exponential(0.4)) if rng.random() < 0.3 else 0.0,
                         instance=int(rng.integers(0, instances)),
+                        workflow=w,
                     )
                 )
             previous = tuple(group)
@@ -109,11 +116,46 @@ def random_case(rng: np.random.Generator) -> Case:
     return Case(stages, nodes, configs)
 
 
+@kernel
+def pin_as_told(sim, know, r):  # type: ignore[no-untyped-def]
+    pin(sim, r, sim.stage[r].finish + know.weights[r])
+    return r
+
+
+@kernel
+def move_as_told(sim, know, now):  # type: ignore[no-untyped-def]
+    k = int(know.memory[0])
+    while k < know.table.shape[0] and know.table[k, 0] <= now:
+        r = int(know.table[k, 1])
+        d = int(know.table[k, 2])
+        i = sim.stage[r].instance
+        if i != NONE and may_move(sim, r, d):
+            for place in range(sim.instance[i].running):
+                if sim.running[i, place] == r:
+                    begin_move(sim, r, d, now)
+        k += 1
+    know.memory[0] = k
+    sim.clock[0].tick = know.table[k, 0] if k < know.table.shape[0] else math.inf
+    return k
+
+
 class Placed(Policy):
     """Carries out what the case has decided, through the interface of external policies."""
 
-    def __init__(self, stages: list[OracleStage]) -> None:
-        object.__setattr__(self, "stages", stages)
+    def __init__(self, case: Case) -> None:
+        object.__setattr__(self, "stages", case.stages)
+        object.__setattr__(self, "moves", case.moves)
+
+    def weights(self, training):  # type: ignore[no-untyped-def]
+        return np.array([s.pin for s in self.stages])
+
+    def table(self, fleet, training):  # type: ignore[no-untyped-def]
+        return np.array([(m.when, m.stage, m.to) for m in self.moves], dtype=np.float64).reshape(-1, 3)
+
+    def linked(self, board, know):  # type: ignore[no-untyped-def]
+        ended = address_of(pin_as_told, board, know, types.int64) if know.weights.any() else 0
+        tick = address_of(move_as_told, board, know, types.float64) if self.moves else 0
+        return 0, ended, 0, tick
 
     def place(self, board, know, r, now):  # type: ignore[no-untyped-def]
         return self.stages[r].instance, self.stages[r].priority
@@ -175,6 +217,7 @@ def simulate_case(case: Case):  # type: ignore[no-untyped-def]
         row["block_size"], row["blocks"], row["max_seqs"] = c.block_size, c.blocks, c.max_num_seqs
         row["max_batched"], row["max_len"] = c.max_num_batched_tokens, 1 << 30
         row["by_priority"], row["prefix_caching"] = c.scheduling == "priority", c.prefix_caching
+        row["preempted_first"] = c.preempted_first
         row["free"], row["next_event"], row["role"] = c.blocks, math.inf, ROLES[c.role]
         row["waiting_root"] = row["first_here"] = NONE
         switch(row, c)
@@ -187,7 +230,7 @@ def simulate_case(case: Case):  # type: ignore[no-untyped-def]
     one = np.ones(1)
     training = Training(("k",), empty_lengths(1), empty_tails(1), one, one, one)
     fleet = Fleet(coef, ("x",) * len(case.configs), np.full(len(case.configs), 64), np.zeros(len(case.configs)))
-    policy = Placed(case.stages)
+    policy = Placed(case)
     know: Knowledge = policy.prepare(fleet, training, workflows + 1)
     advance(sim, know, policy)
     return sim
@@ -203,7 +246,7 @@ def assert_case_agrees(case: Case, seed: int) -> Simulation:
     """Simulate the case twice; return the engine's state at the end."""
     latency, seconds = (x.tolist() for x in case.links or (np.zeros((0, 0)),) * 2)
     expected, _ = simulate_oracle(
-        case.configs, case.nodes, case.stages, case.events, link_latency=latency, link_seconds=seconds
+        case.configs, case.nodes, case.stages, case.events, case.moves, link_latency=latency, link_seconds=seconds
     )
     sim = simulate_case(case)
     for field in ("start", "first_token", "finish", "handed"):
@@ -211,9 +254,12 @@ def assert_case_agrees(case: Case, seed: int) -> Simulation:
         np.testing.assert_allclose(sim.stage[field], wanted, rtol=1e-9, atol=0, err_msg=f"seed {seed}: {field}")
     assert [o.cached_tokens for o in expected] == sim.stage["cached"].tolist(), seed
     assert [o.preemptions for o in expected] == sim.stage["preemptions"].tolist(), seed
+    assert [o.migrations for o in expected] == sim.stage["migrations"].tolist(), seed
     # When all is done, every block is free again and nothing is left in a queue.
     assert (sim.instance["free"] == sim.instance["blocks"]).all()
-    assert (sim.instance["running"] == 0).all() and (sim.instance["waiting"] == 0).all()
+    assert (sim.here["holders"] == 0).all()
+    for field in ("running", "waiting", "pinned", "moving", "joining"):
+        assert (sim.instance[field] == 0).all(), field
     assert sim.clock["stages_left"][0] == 0
     assert sim.instance["finished"].sum() == len(case.stages)
     assert (sim.instance["promised"] == 0).all() and (sim.instance["reserved"] == 0).all()
@@ -254,6 +300,60 @@ def test_agrees_with_the_oracle_where_instances_fail() -> None:
         assert sim.stage["lost"].sum() == sim.instance["lost"].sum()
         lost += int(sim.stage["lost"].sum()) > 0
     assert lost > 150, "too few workloads lost a call"
+
+
+def with_pins(case: Case, rng: np.random.Generator) -> Case:
+    """Contents stay pinned for a while, which is short of, about, or far beyond what tools take."""
+    pins = rng.exponential(rng.choice([0.1, 1.0, 100.0], len(case.stages))) * (rng.random(len(case.stages)) < 0.7)
+    first = [bool(rng.random() < 0.5) for _ in case.configs]
+    return replace(
+        case,
+        stages=[replace(s, pin=float(p)) for s, p in zip(case.stages, pins, strict=True)],
+        configs=[replace(c, preempted_first=f) for c, f in zip(case.configs, first, strict=True)],
+    )
+
+
+def with_moves(case: Case, rng: np.random.Generator) -> Case:
+    """Calls are told to move, by fast links and by slow ones."""
+    last = max(s.arrival for s in case.stages) + 2.0
+    moves = [
+        OracleMove(
+            float(rng.uniform(0, last)), int(rng.integers(len(case.stages))), int(rng.integers(len(case.configs)))
+        )
+        for _ in range(40 * len(case.stages))
+    ]
+    seconds = float(rng.choice([1e-6, 1e-4, 1e-2]))
+    links = np.zeros((m, m)), np.full((m, m), seconds)
+    return replace(case, moves=tuple(sorted(moves, key=lambda m: m.when)), links=links)
+
+
+def test_agrees_with_the_oracle_where_contents_are_pinned() -> None:
+    hitting = 0
+    for seed in range(500):
+        rng = np.random.default_rng((2, seed))
+        sim = assert_case_agrees(with_pins(random_case(rng), rng), seed)
+        hitting += int(sim.stage["cached"].sum()) > 0
+    assert hitting > 100, "too few workloads found a prefix"
+
+
+def test_agrees_with_the_oracle_where_calls_move() -> None:
+    moved = 0
+    for seed in range(500):
+        rng = np.random.default_rng((3, seed))
+        sim = assert_case_agrees(with_moves(random_case(rng), rng), seed)
+        moved += int(sim.stage["migrations"].sum()) > 0
+    assert moved > 150, "too few workloads moved a call"
+
+
+@given(st.integers(0, 2**31))
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+def test_agrees_with_the_oracle_whatever_happens(seed: int) -> None:
+    rng = np.random.default_rng((4, seed))
+    case = random_case(rng)
+    for change in (with_failures, with_pins, with_moves):
+        if rng.random() < 0.8:
+            case = change(case, rng)
+    assert_case_agrees(case, seed)
 
 
 def test_refuses_a_stage_longer_than_every_context() -> None:

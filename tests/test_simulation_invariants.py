@@ -16,6 +16,7 @@ from hexopt.simulation.cycles import COUNTS
 from hexopt.simulation.experiment import Experiment
 from hexopt.simulation.loop import FINISHED, PAUSED
 from hexopt.simulation.simulator import Run, advance, build, fleet_of, instance_table
+from hexopt.simulation.state import DOWN
 from hexopt.traces import Prefix, Stage, Workflow
 
 CASE = given(st.integers(0, 2**31), st.sampled_from(ALL_POLICIES))
@@ -61,8 +62,13 @@ def test_tokens_are_neither_lost_nor_computed_twice(seed, policy):
     needed = np.bincount(stage["instance"], stage["prompt"] + stage["output"] - 1, len(instance))
     done = instance["computed_tokens"] + instance["cached_tokens"]
     preempted = instance["preemptions"] > 0
-    assert (done[~preempted] == needed[~preempted]).all() and (done >= needed).all()
-    assert (np.bincount(stage["instance"], stage["preemptions"], len(instance)) == instance["preemptions"]).all()
+    assert stage["preemptions"].sum() == instance["preemptions"].sum() and done.sum() >= needed.sum()
+    if stage["migrations"].any() or stage["lost"].any():
+        # What a call has computed at several instances is counted at each.
+        assert preempted.any() or stage["lost"].any() or done.sum() == needed.sum()
+    else:
+        assert (done[~preempted] == needed[~preempted]).all() and (done >= needed).all()
+        assert (np.bincount(stage["instance"], stage["preemptions"], len(instance)) == instance["preemptions"]).all()
     calm = stage["preemptions"].sum() == 0
     assert not calm or stage["cached"].sum() == instance["cached_tokens"].sum()
     assert (stage["cached"] < stage["prompt"]).all() and (stage["cached"] % instance["block_size"][0] == 0).all()
@@ -75,7 +81,7 @@ def test_at_every_moment_memory_and_seats_suffice_and_nothing_idles_with_work(se
     picks, arrivals = experiment.sample(12, rate=RATE, seed=seed)
     jobs = experiment.workload.draw(picks, arrivals, experiment.deadline[picks])
     fleet = fleet_of(experiment.cluster)
-    instance = instance_table(experiment.cluster, chosen.by_priority)
+    instance = instance_table(experiment.cluster, chosen.by_priority, chosen.preempted_first)
     chosen.configure(instance)
     sim = build(jobs, instance, fleet.coef)
     know = chosen.prepare(fleet, experiment.training, len(picks))
@@ -88,11 +94,15 @@ def test_at_every_moment_memory_and_seats_suffice_and_nothing_idles_with_work(se
         # Blocks in use: private ones of each call, and those of nodes that calls hold, each counted once.
         private = ((sim.stage["held"] - sim.stage["credited"])[:, None] * here).sum(axis=0)
         shared = (sim.here["cached"] * (sim.here["holders"] > 0)).sum(axis=1)
-        assert (free + private + shared == blocks).all()
+        coming = np.bincount(sim.stage["bound"], sim.stage["allocated"], len(free))
+        assert (free + private + shared + coming == blocks).all()
         queued = here & ~np.isnan(sim.stage["ready"])[:, None] & np.isnan(sim.stage["finish"])[:, None]
-        there = sim.instance["running"] + sim.instance["waiting"] + sim.instance["loading"]
-        assert (queued.sum(axis=0) == there).all()
-        assert ((sim.instance["busy"] == 1) == (queued.any(axis=0))).all()
+        sets_out = np.isin(np.arange(len(sim.stage)), sim.instance["moving"] - 1)
+        queued &= ~((sim.stage["allocated"] > 0) & ~sets_out)[:, None]
+        inside = sum(sim.instance[field] for field in ("running", "waiting", "loading", "joining"))
+        assert (queued.sum(axis=0) == inside).all()
+        up = sim.instance["state"] != DOWN
+        assert ((sim.instance["busy"] == 1) == (queued.any(axis=0) & up)).all()
     assert (sim.instance["free"] == sim.instance["blocks"]).all() and (sim.here["holders"] == 0).all()
     assert advance(sim, know, chosen) == FINISHED
 

@@ -85,6 +85,8 @@ class Policy:
     code: ClassVar[int] = compiled.EXTERNAL
     by_priority: ClassVar[bool] = True
     """Whether the instances order their queues by the policy's priorities, or first come first served."""
+    preempted_first: ClassVar[bool] = False
+    """Whether calls that were preempted go before all others, where queues are ordered by priorities."""
     per_workflow: ClassVar[int] = 0
     """Numbers that the kernel keeps of each workflow."""
     live: ClassVar[bool] = True

@@ -7,6 +7,7 @@ docs/policies.md lists what was assumed and what deviates.
 # mypy: ignore-errors
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 
 from hexopt.models.lengths import PROMPT_BUCKETS
 from hexopt.models.tallies import shrunken_mean
-from hexopt.policies import agentmath, autellix, compiled, infaas, justitia
+from hexopt.policies import agentmath, autellix, compiled, continuum, infaas, justitia, llumnix
 from hexopt.policies.knowledge import Knowledge
 from hexopt.policies.linked import Labelled, Linked, check_positive, mean_service
 from hexopt.policies.linking import NO_HOOKS
@@ -41,6 +42,123 @@ class Infaas(Linked):
 
     def weights(self, training: Training) -> NDArray[np.float64]:
         return np.array([float(self.head_only)])
+
+
+@dataclass(frozen=True)
+class Llumnix(Linked):
+    """Llumnix: dispatch, migration, priority classes, scaling.
+
+    Parameters
+    ----------
+    migrate
+        Whether running calls move.
+    period
+        Seconds between looks for pairs.
+    threshold
+        Freeness below which an instance is a source, above which a destination.
+    choose
+        The call that moves: the ``shortest``, or the one that runs ``last``.
+    priorities, target
+        Whether weights above 1 are a high class, and the tokens at most where one of its calls runs.
+    scale, low, high, interval, least, start
+        Whether instances come and go: mean freeness below and above which, seconds between looks, instances that are
+        always open, seconds that one takes to start.
+    head_only
+        Dispatch counts the first waiting call's demand only.
+    """
+
+    migrate: bool = True
+    period: float = 0.12
+    threshold: float = 3.0
+    choose: str = "shortest"
+    priorities: bool = False
+    target: float = 1600.0
+    scale: bool = False
+    low: float = 10.0
+    high: float = 60.0
+    interval: float = 10.0
+    least: float = 1.0
+    start: float = 30.0
+    head_only: bool = False
+
+    name: ClassVar[str] = "llumnix-style"
+    rule: ClassVar[Any] = llumnix
+    live: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        check_positive(self, "period", "interval", "least")
+        from hexopt.policies.registry import PolicyError
+
+        if self.choose not in ("shortest", "last"):
+            raise PolicyError(f"choose is {self.choose!r}, expected one of shortest, last")
+
+    @property
+    def by_priority(self) -> bool:
+        """Only classes are queued by."""
+        return self.priorities
+
+    def weights(self, training: Training) -> NDArray[np.float64]:
+        last = self.choose == "last"
+        return np.array(
+            [
+                *(self.head_only, self.period, self.threshold, last, self.priorities, self.target),
+                *(self.scale, self.low, self.high, self.interval, self.least, self.start, self.migrate),
+            ],
+            dtype=np.float64,
+        )
+
+    def memory(self, fleet: Fleet) -> NDArray[np.float64]:
+        return np.zeros(llumnix.FREE + 2 * len(fleet.gpus))
+
+
+@dataclass(frozen=True)
+class Continuum(Linked):
+    """Continuum: KV stays pinned while tools run.
+
+    Parameters
+    ----------
+    ttl
+        Seconds that contents stay pinned, or ``auto``: what pays most.
+    cold
+        Durations up to which gaps are taken to be exponential.
+    preempted_first
+        Whether preempted calls go before all others.
+    """
+
+    ttl: str = "auto"
+    cold: float = 100.0
+    preempted_first: bool = True
+
+    name: ClassVar[str] = "continuum-style"
+    rule: ClassVar[Any] = continuum
+    per_workflow: ClassVar[int] = continuum.COLUMNS
+    live: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        self.fixed()
+
+    def fixed(self) -> float:
+        """The time to live, seconds; negative where it is computed."""
+        if self.ttl == "auto":
+            return -1.0
+        try:
+            seconds = float(self.ttl)
+        except ValueError:
+            seconds = -1.0
+        if not 0.0 <= seconds < math.inf:
+            from hexopt.policies.registry import PolicyError
+
+            raise PolicyError(f"ttl is {self.ttl!r}, expected auto or seconds from 0 on")
+        return seconds
+
+    def weights(self, training: Training) -> NDArray[np.float64]:
+        return np.array([self.fixed(), self.cold])
+
+    def memory(self, fleet: Fleet) -> NDArray[np.float64]:
+        return np.zeros(continuum.MEMORY)
+
+    def table(self, fleet: Fleet, training: Training) -> NDArray[np.float64]:
+        return np.zeros((len(training.kinds) + 1, continuum.ROW))
 
 
 @dataclass(frozen=True)

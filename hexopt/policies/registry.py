@@ -16,7 +16,17 @@ from hexopt.policies.policy import (
     Policy,
     RoundRobin,
 )
-from hexopt.policies.published import AgentMath, AutellixAtlas, AutellixPlas, Hexagent, Infaas, Justitia, Qlm
+from hexopt.policies.published import (
+    AgentMath,
+    AutellixAtlas,
+    AutellixPlas,
+    Continuum,
+    Hexagent,
+    Infaas,
+    Justitia,
+    Llumnix,
+    Qlm,
+)
 from hexopt.policies.rolling_horizon import RollingHorizon
 
 POLICIES: dict[str, type[Policy]] = {
@@ -34,9 +44,11 @@ POLICIES: dict[str, type[Policy]] = {
         ApparentTardiness,
         Heft,
         Infaas,
+        Llumnix,
         AutellixPlas,
         AutellixAtlas,
         AgentMath,
+        Continuum,
         Justitia,
         Hexagent,
         Qlm,

@@ -9,21 +9,20 @@ from __future__ import annotations
 import math
 
 from hexopt.models.kernel import kernel
-from hexopt.models.roofline import decode_run_seconds, decode_steps_within, step_seconds
+from hexopt.models.roofline import decode_run_seconds, step_seconds
 from hexopt.simulation.admission import admits, look, observe
 from hexopt.simulation.fairness import redraw
-from hexopt.simulation.generator import draw
-from hexopt.simulation.hostmemory import fetch, fetched, forget_copy, swap_out
+from hexopt.simulation.hostmemory import fetch, fetched, forget_copy, leave, swap_out
+from hexopt.simulation.jump import blocks_for, cut_jump
 from hexopt.simulation.kvcache import admit, credit, found_blocks, release, take_blocks
-from hexopt.simulation.queues import pop_waiting, push_waiting
+from hexopt.simulation.migration import give_up_move, go_on, seat, steps_until_copied
+from hexopt.simulation.pinning import unpin_latest, unpin_workflow
+from hexopt.simulation.queues import enter, pop_waiting, push_waiting
 from hexopt.simulation.state import DECODE, DOWN, FITS, NONE, PAST_FUTURE, PREFILL, TOOLS
 
 FOREVER = math.inf
-
-
-@kernel
-def _blocks_for(tokens, block):
-    return (tokens + block - 1) // block
+PREEMPTED = -2e9
+"""Added to a workflow's arrival where calls that were preempted go first: earlier than any other priority in use."""
 
 
 @kernel
@@ -32,37 +31,10 @@ def _decodes(stage):
 
 
 @kernel
-def cut_jump(sim, i, now, least=1):
-    """End the jump of instance ``i``, if any, at the first step boundary at or after ``now`` and ``least`` steps."""
-    inst = sim.instance[i]
-    if inst.busy == 1 and inst.jump > 1:
-        elapsed = now - inst.step_start
-        steps = decode_steps_within(sim.coef[i], inst.decodes, inst.decode_context, elapsed, inst.jump)
-        steps = max(steps, least)
-        if steps < inst.jump:
-            inst.jump = steps
-            inst.next_event = inst.step_start + decode_run_seconds(
-                sim.coef[i], inst.decodes, inst.decode_context, steps
-            )
-
-
-@kernel
 def arrive(sim, i, r, now):
     """Queue stage ``r`` at instance ``i``; cut a jump short where the newcomer could be admitted."""
     inst = sim.instance[i]
-    stage = sim.stage[r]
-    stage.instance = i
-    stage.sequence = inst.next_sequence
-    inst.next_sequence += 1
-    if inst.by_priority == 0:
-        stage.priority = 0.0
-    elif inst.redraw_every > 0:
-        stage.priority = draw(sim, i)
-    stage.previous_here = NONE
-    stage.next_here = inst.first_here
-    if inst.first_here != NONE:
-        sim.stage[inst.first_here].previous_here = r
-    inst.first_here = r
+    enter(sim, i, r)
     push_waiting(sim, i, r)
     inst.touched = 1
     if inst.waiting_root == r and inst.running + inst.loading < inst.max_seqs:
@@ -106,6 +78,8 @@ def _preempt(sim, i, position):
     if inst.by_priority == 0:
         inst.front_sequence -= 1
         stage.sequence = inst.front_sequence
+    elif inst.preempted_first == 1:
+        stage.priority = sim.workflow[stage.workflow].arrival + PREEMPTED
     push_waiting(sim, i, r)
 
 
@@ -143,9 +117,12 @@ def _schedule_running(sim, i):
         r = sim.running[i, k]
         stage = sim.stage[r]
         new = min(stage.prompt + stage.generated - stage.computed, budget)
-        grow = _blocks_for(stage.computed + new, block) - stage.held
+        grow = blocks_for(stage.computed + new, block) - stage.held
         gone = False
         while grow > inst.free:
+            if inst.pinned > 0:
+                unpin_latest(sim, i, NONE)
+                continue
             preempted = True
             v = _victim(sim, i)
             victim = sim.running[i, v]
@@ -185,14 +162,14 @@ def _take_in(sim, i, r, budget):
     inst = sim.instance[i]
     stage = sim.stage[r]
     tokens = stage.prompt + stage.generated
-    if _blocks_for(tokens, inst.block_size) > inst.free:
+    if blocks_for(tokens, inst.block_size) > inst.free:
         return False
     pop_waiting(sim, i)
     new = min(tokens - stage.brought, budget)
     stage.computed = stage.brought
     stage.brought = 0
     stage.scheduled = new
-    stage.held = _blocks_for(stage.computed + new, inst.block_size)
+    stage.held = blocks_for(stage.computed + new, inst.block_size)
     take_blocks(sim, i, stage.held)
     # What has come along cannot be found by others.
     stage.node = NONE
@@ -211,7 +188,7 @@ def _swap_in(sim, i, r, budget, now):
     inst = sim.instance[i]
     stage = sim.stage[r]
     if inst.host_overlap == 1:
-        if _blocks_for(stage.prompt + stage.generated, inst.block_size) > inst.free:
+        if blocks_for(stage.prompt + stage.generated, inst.block_size) > inst.free:
             return False
         pop_waiting(sim, i)
         stage.scheduled = 0
@@ -239,6 +216,7 @@ def _schedule_waiting(sim, i, budget, now):
         return
     looked = False
     prefill = 0
+    admitted = False
     while inst.waiting_root != NONE and budget > 0 and inst.running + inst.loading < inst.max_seqs:
         r = inst.waiting_root
         stage = sim.stage[r]
@@ -253,14 +231,23 @@ def _schedule_waiting(sim, i, budget, now):
             if prefill >= inst.max_prefill or not admits(sim, i, r):
                 break
             prefill += tokens - stage.brought - stage.on_host
+        came_along = stage.on_host > 0 or stage.brought > 0
+        while came_along and blocks_for(tokens, block) > inst.free and inst.pinned > 0 and not admitted:
+            unpin_latest(sim, i, stage.workflow)
         if stage.on_host > 0:
             if not _swap_in(sim, i, r, budget, now):
                 break
+            admitted = True
+            if inst.pinned > 0:
+                unpin_workflow(sim, i, stage.workflow)
             budget -= stage.scheduled
             continue
         if stage.brought > 0:
             if not _take_in(sim, i, r, budget):
                 break
+            admitted = True
+            if inst.pinned > 0:
+                unpin_workflow(sim, i, stage.workflow)
             budget -= stage.scheduled
             continue
         found = 0
@@ -268,10 +255,17 @@ def _schedule_waiting(sim, i, budget, now):
         if inst.prefix_caching == 1:
             found, from_free = found_blocks(sim, i, stage.leaf, limit)
         new = min(tokens - found * block, budget)
-        grow = _blocks_for(found * block + new, block) - found
-        if _blocks_for(tokens, block) - found > inst.free - from_free:
+        grow = blocks_for(found * block + new, block) - found
+        while blocks_for(tokens, block) - found > inst.free - from_free and inst.pinned > 0 and not admitted:
+            unpin_latest(sim, i, stage.workflow)
+            if inst.prefix_caching == 1:
+                found, from_free = found_blocks(sim, i, stage.leaf, limit)
+        if blocks_for(tokens, block) - found > inst.free - from_free:
             break
         pop_waiting(sim, i)
+        admitted = True
+        if inst.pinned > 0:
+            unpin_workflow(sim, i, stage.workflow)
         admit(sim, i, r, limit)
         take_blocks(sim, i, grow)
         stage.held = found + grow
@@ -300,7 +294,7 @@ def _steps_that_fit(sim, i, steps):
         need = 0
         for k in range(inst.running):
             stage = sim.stage[sim.running[i, k]]
-            need += _blocks_for(stage.computed + middle, block) - stage.held
+            need += blocks_for(stage.computed + middle, block) - stage.held
         if need <= inst.free:
             low = middle
         else:
@@ -319,8 +313,17 @@ def begin_step(sim, i, now):
     if inst.redraw_every > 0 and inst.since_redraw >= inst.redraw_every and inst.running + inst.waiting > 0:
         for k in range(inst.running - 1, redraw(sim, i) - 1, -1):
             _preempt(sim, i, k)
+    if inst.moving > 0:
+        if sim.stage[inst.moving - 1].held == 0:
+            give_up_move(sim, i, now)
+        else:
+            go_on(sim, i, now)
     while True:
+        if inst.joining > 0:
+            seat(sim, i)
         budget, preempted = _schedule_running(sim, i)
+        if preempted and inst.moving > 0 and sim.stage[inst.moving - 1].held == 0:
+            give_up_move(sim, i, now)
         if not preempted:
             _schedule_waiting(sim, i, budget, now)
         chunks = 0
@@ -370,23 +373,11 @@ def begin_step(sim, i, now):
             steps = max(min(steps, inst.check_every - inst.since_check), 1)
         if inst.redraw_every > 0:
             steps = min(steps, inst.redraw_every - inst.since_redraw)
+        if inst.moving > 0:
+            steps = steps_until_copied(sim, i, steps)
         inst.jump = steps
         seconds = decode_run_seconds(sim.coef[i], decodes, context, steps)
     inst.next_event = inst.step_start + seconds
-
-
-@kernel
-def leave(sim, i, r):
-    """Unlink stage ``r`` from the list of those at instance ``i``; host memory forgets it."""
-    stage = sim.stage[r]
-    if stage.on_host > 0:
-        forget_copy(sim, i, r)
-    if stage.previous_here == NONE:
-        sim.instance[i].first_here = stage.next_here
-    else:
-        sim.stage[stage.previous_here].next_here = stage.next_here
-    if stage.next_here != NONE:
-        sim.stage[stage.next_here].previous_here = stage.previous_here
 
 
 @kernel
@@ -421,7 +412,7 @@ def end_step(sim, i, ended):
                 stage.computed += inst.jump
                 stage.generated += inst.jump
                 inst.computed_tokens += inst.jump
-                grow = _blocks_for(stage.computed, block) - stage.held
+                grow = blocks_for(stage.computed, block) - stage.held
                 if grow > 0:
                     take_blocks(sim, i, grow)
                     stage.held += grow
@@ -451,6 +442,8 @@ def end_step(sim, i, ended):
             continue
         release(sim, i, r)
         leave(sim, i, r)
+        if inst.moving == r + 1:
+            give_up_move(sim, i, now)
         inst.finished += 1
         if inst.admission == PAST_FUTURE:
             observe(sim, i, sim.stage[r].output)

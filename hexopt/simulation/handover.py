@@ -7,8 +7,10 @@ The rule: docs/simulated-instance.md.
 from __future__ import annotations
 
 from hexopt.models.kernel import kernel
-from hexopt.simulation.engine import arrive, cut_jump
+from hexopt.simulation.engine import arrive
+from hexopt.simulation.jump import freed
 from hexopt.simulation.kvcache import release
+from hexopt.simulation.migration import land
 from hexopt.simulation.queues import push_delayed
 from hexopt.simulation.state import DECODE, NONE, OPEN, TRANSIT
 
@@ -62,11 +64,13 @@ def hand_over(sim, r, d, now):
 def bring(sim, r, now):
     """The KV of stage ``r`` has arrived: free it where it was, and queue the stage where it is."""
     stage = sim.stage[r]
+    if stage.allocated > 0:
+        land(sim, r, now)
+        return
     p = stage.instance
     tokens = stage.computed
     release(sim, p, r)
-    sim.instance[p].touched = 1
-    cut_jump(sim, p, now)
+    freed(sim, p, now)
     stage.computed = 0
     stage.brought = tokens
     arrive(sim, stage.bound, r, now)

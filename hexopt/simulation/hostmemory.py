@@ -100,3 +100,17 @@ def fetch(sim, i, r, now):
     inst.loading += 1
     inst.link_free = max(inst.link_free, now) + fetched(sim, i, r)
     push_delayed(sim, r, LOADING, inst.link_free)
+
+
+@kernel
+def leave(sim, i, r):
+    """Unlink stage ``r`` from the list of those at instance ``i``; host memory forgets it."""
+    stage = sim.stage[r]
+    if stage.on_host > 0:
+        forget_copy(sim, i, r)
+    if stage.previous_here == NONE:
+        sim.instance[i].first_here = stage.next_here
+    else:
+        sim.stage[stage.previous_here].next_here = stage.next_here
+    if stage.next_here != NONE:
+        sim.stage[stage.next_here].previous_here = stage.previous_here

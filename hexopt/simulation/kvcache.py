@@ -191,20 +191,30 @@ def credit(sim, i, r, full):
 
 
 @kernel
-def release(sim, i, r):
-    """Give back all blocks of stage ``r``: private ones first, then its path from the deepest node up."""
-    stage = sim.stage[r]
-    credit(sim, i, r, stage.computed // sim.instance[i].block_size)
-    private = stage.held - stage.credited
-    if private > 0:
-        _push_free(sim, i, NONE, private)
-    v = stage.node
+def give_back(sim, i, blocks):
+    """Free ``blocks`` private blocks."""
+    if blocks > 0:
+        _push_free(sim, i, NONE, blocks)
+
+
+@kernel
+def drop_nodes(sim, i, v):
+    """One holder less for node ``v`` and all above it: those without one are free, the deepest first."""
     while v != NONE:
         here = sim.here[i, v]
         here.holders -= 1
         if here.holders == 0 and here.cached > 0:
             _push_free(sim, i, v, here.cached)
         v = sim.node[v].parent
+
+
+@kernel
+def release(sim, i, r):
+    """Give back all blocks of stage ``r``: private ones first, then its path from the deepest node up."""
+    stage = sim.stage[r]
+    credit(sim, i, r, stage.computed // sim.instance[i].block_size)
+    give_back(sim, i, stage.held - stage.credited)
+    drop_nodes(sim, i, stage.node)
     stage.held = 0
     stage.credited = 0
     stage.node = NONE

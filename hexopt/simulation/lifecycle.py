@@ -9,8 +9,9 @@ from __future__ import annotations
 import math
 
 from hexopt.models.kernel import kernel
-from hexopt.simulation.engine import cut_jump
-from hexopt.simulation.kvcache import clear, release
+from hexopt.simulation.jump import freed
+from hexopt.simulation.kvcache import clear, give_back, release
+from hexopt.simulation.migration import give_up_move, strand_moves
 from hexopt.simulation.queues import push_delayed, push_ready
 from hexopt.simulation.state import DECODE, DOWN, LOADING, NONE, TOOLS, TRANSIT
 
@@ -23,8 +24,10 @@ def change_state(sim, i, state, now):
     inst.state = state
     inst.touched = 1
     if state == DOWN and before != DOWN:
+        inst.down_since = now
         _fail(sim, i, now)
     elif state != DOWN and before == DOWN:
+        inst.down_seconds += now - inst.down_since
         _turn_away(sim, i)
         for j in range(sim.instance.shape[0]):
             if sim.instance[j].state == DOWN:
@@ -46,6 +49,9 @@ def _begin_anew(sim, r):
     stage.scheduled = 0
     stage.brought = 0
     stage.on_host = 0
+    stage.copies = 0
+    stage.copied = 0
+    stage.allocated = 0
     stage.reserved = 0
     stage.cached = 0
     stage.start = math.nan
@@ -79,6 +85,13 @@ def _fail(sim, i, now):
         inst.block_seconds += (now - inst.step_start) * (inst.blocks - inst.free)
         inst.busy = 0
         inst.next_event = math.inf
+    if inst.moving > 0:
+        give_up_move(sim, i, now)
+    strand_moves(sim, i)
+    r = inst.first_pinned
+    for _ in range(inst.pinned):
+        sim.stage[r].node = NONE
+        r = sim.stage[r].next_here
     r = inst.first_here
     while r != NONE:
         sim.stage[r].lost += 1
@@ -87,6 +100,8 @@ def _fail(sim, i, now):
     _turn_away(sim, i)
     _lose_in_transit(sim, i, now)
     inst.running = 0
+    inst.joining = 0
+    inst.pinned = 0
     inst.promised = 0
     inst.reserved = 0
     inst.host_used = 0
@@ -115,10 +130,12 @@ def _lose_in_transit(sim, i, now):
             continue
         stage.lost += 1
         sim.instance[i].lost += 1
-        if stage.bound != i:
-            sim.instance[stage.bound].promised -= stage.reserved
-        else:
+        if stage.bound == i:
             release(sim, stage.instance, r)
-            sim.instance[stage.instance].touched = 1
-            cut_jump(sim, stage.instance, now)
+            freed(sim, stage.instance, now)
+        elif stage.allocated > 0:
+            give_back(sim, stage.bound, stage.allocated)
+            freed(sim, stage.bound, now)
+        else:
+            sim.instance[stage.bound].promised -= stage.reserved
         _begin_anew(sim, r)

@@ -15,8 +15,9 @@ from hexopt.simulation.cycles import cycles
 from hexopt.simulation.engine import FOREVER, arrive, begin_step, end_step, joins
 from hexopt.simulation.handover import bring, freest_decoder, hand_over
 from hexopt.simulation.lifecycle import change_state
+from hexopt.simulation.pinning import expire, unpin_ended
 from hexopt.simulation.queues import pop_delayed, push_delayed, push_ready
-from hexopt.simulation.state import LOADING, NONE, OPEN, TOOLS, TRANSIT
+from hexopt.simulation.state import LOADING, NONE, OPEN, PINNED, TOOLS, TRANSIT
 
 FINISHED = 0
 """Every stage has ended."""
@@ -45,6 +46,7 @@ def _finish_stage(policy, sim, know, r, now):
     workflow.stages_left -= 1
     if workflow.stages_left == 0:
         workflow.finish = now
+        unpin_ended(sim, stage.workflow, now)
     ended(policy, sim, know, r)
     for k in range(stage.first_child, stage.first_child + stage.children):
         child = sim.child[k]
@@ -73,6 +75,8 @@ def _timer(sim, r, now):
         bring(sim, r, now)
     elif sim.stage[r].errand == LOADING:
         joins(sim, sim.stage[r].instance, r, now)
+    elif sim.stage[r].errand == PINNED:
+        expire(sim, r, now)
     else:
         push_ready(sim, r)
 

@@ -1,9 +1,10 @@
-"""The queues: stages that wait at an instance, stages that have a timer, stages that are ready."""
+"""The queues: stages at an instance and those that wait there, stages that have a timer, stages that are ready."""
 
 # mypy: ignore-errors
 from __future__ import annotations
 
 from hexopt.models.kernel import kernel
+from hexopt.simulation.generator import draw
 from hexopt.simulation.state import NONE
 
 
@@ -38,6 +39,25 @@ def _merge(sim, a, b):
             below, b = b, below
         sim.stage[a].left = below
         a = below
+
+
+@kernel
+def enter(sim, i, r):
+    """Link stage ``r`` into the list of those at instance ``i``, with its number in the order of arrival there."""
+    inst = sim.instance[i]
+    stage = sim.stage[r]
+    stage.instance = i
+    stage.sequence = inst.next_sequence
+    inst.next_sequence += 1
+    if inst.by_priority == 0:
+        stage.priority = 0.0
+    elif inst.redraw_every > 0:
+        stage.priority = draw(sim, i)
+    stage.previous_here = NONE
+    stage.next_here = inst.first_here
+    if inst.first_here != NONE:
+        sim.stage[inst.first_here].previous_here = r
+    inst.first_here = r
 
 
 @kernel

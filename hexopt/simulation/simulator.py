@@ -97,7 +97,7 @@ def fleet_of(cluster: Cluster) -> Fleet:
     )
 
 
-def instance_table(cluster: Cluster, by_priority: bool) -> NDArray[np.void]:
+def instance_table(cluster: Cluster, by_priority: bool, preempted_first: bool = False) -> NDArray[np.void]:
     """INSTANCE records of an idle cluster, shape (m,)."""
     table = np.zeros(len(cluster), dtype=INSTANCE)
     gpus = list(dict.fromkeys(i.cell.cell.gpu for i in cluster.instances))
@@ -110,6 +110,7 @@ def instance_table(cluster: Cluster, by_priority: bool) -> NDArray[np.void]:
         # One block stays in reserve: vLLM keeps its null block, and a cached prompt is read without its last block.
         row["max_len"] = min(i.max_model_len, (i.kv_tokens // i.block_size - 1) * i.block_size)
         row["by_priority"] = by_priority
+        row["preempted_first"] = preempted_first
         row["prefix_caching"] = i.prefix_caching
         write_facts(row, i)
         switch_swap(row, i.swap)
@@ -299,7 +300,7 @@ def simulate(
     EventError
         If an event names an instance that is not there, or is at odds with another.
     """
-    instance = instance_table(cluster, policy.by_priority)
+    instance = instance_table(cluster, policy.by_priority, policy.preempted_first)
     policy.configure(instance)
     check_fits(jobs, instance)
     fleet = fleet_of(cluster)

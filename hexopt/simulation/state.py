@@ -69,6 +69,12 @@ STAGE = np.dtype(
         ("timer", "f8"),
         # Tokens whose KV the instance's host memory holds.
         ("on_host", "i4"),
+        # On the move while it runs: stages of the copy begun, tokens that they copy, blocks allocated at the
+        # destination, when the present stage is over.
+        ("copies", "i4"),
+        ("copied", "i4"),
+        ("allocated", "i4"),
+        ("copy_end", "f8"),
         # What happened.
         ("ready", "f8"),
         ("start", "f8"),
@@ -80,10 +86,12 @@ STAGE = np.dtype(
         ("handed", "f8"),
         ("moved_seconds", "f8"),
         ("lost", "i4"),
+        ("migrations", "i4"),
     ]
 )
 """``prefill_instance`` and ``handed``: where and when a call got its first token, where it was handed over after it;
-``moved_seconds``: how long its KV was on its way between instances; ``lost``: how often its instance failed it."""
+``moved_seconds``: how long its KV was on its way between instances while it did not run; ``lost``: how often its
+instance failed it; ``migrations``: how often it moved while it ran."""
 
 INDICES = (
     *("leaf", "node", "instance", "decode_at", "prefill_instance"),
@@ -115,6 +123,7 @@ INSTANCE = np.dtype(
         ("max_batched", "i4"),
         ("max_len", "i4"),
         ("by_priority", "i4"),
+        ("preempted_first", "i4"),
         ("prefix_caching", "i4"),
         ("serial", "i4"),
         ("role", "i4"),
@@ -138,6 +147,14 @@ INSTANCE = np.dtype(
         ("lru_front", "i4"),
         ("lru_back", "i4"),
         ("lru_spare", "i4"),
+        # Pins, linked by ``next_here``; one more than the call that moves away; calls that have moved here and wait
+        # for a seat, linked by ``right``. Firsts and lasts mean something where the number is not 0.
+        ("pinned", "i4"),
+        ("first_pinned", "i4"),
+        ("moving", "i4"),
+        ("joining", "i4"),
+        ("first_joining", "i4"),
+        ("last_joining", "i4"),
         ("next_sequence", "i8"),
         ("front_sequence", "i8"),
         # Totals.
@@ -149,6 +166,8 @@ INSTANCE = np.dtype(
         ("lost", "i8"),
         ("busy_seconds", "f8"),
         ("block_seconds", "f8"),
+        ("down_since", "f8"),
+        ("down_seconds", "f8"),
         # Host memory: what a copy costs, the switches, what is there and under way.
         ("kv_bytes", "f8"),
         ("copy_parts", "i4"),

@@ -4,7 +4,8 @@
 from __future__ import annotations
 
 from hexopt.models.kernel import kernel
-from hexopt.simulation.engine import cut_jump, leave
+from hexopt.simulation.hostmemory import leave
+from hexopt.simulation.jump import cut_jump
 from hexopt.simulation.kvcache import release
 from hexopt.simulation.queues import requeue
 from hexopt.simulation.state import NONE
