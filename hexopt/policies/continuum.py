@@ -177,7 +177,7 @@ def place(sim, know, r, now):
         stage.priority += PINNED_FIRST
         return sim.stage[by].instance
     # Its contents are gone, or it has had none: what it waits is T's only where it had some.
-    stage.urgency = float(program[TURNS] > 0.0)
+    stage.urgency = 1.0 if program[TURNS] > 0.0 else 0.0
     return first_fitting(sim, r, least_loaded_for_its_speed(sim, know))
 
 
