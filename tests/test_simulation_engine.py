@@ -323,6 +323,7 @@ def with_moves(case: Case, rng: np.random.Generator) -> Case:
         for _ in range(40 * len(case.stages))
     ]
     seconds = float(rng.choice([1e-6, 1e-4, 1e-2]))
+    m = len(case.configs)
     links = np.zeros((m, m)), np.full((m, m), seconds)
     return replace(case, moves=tuple(sorted(moves, key=lambda m: m.when)), links=links)
 
