@@ -210,7 +210,7 @@ def _draw(s: Search, r: int) -> int:
     u = _uniform(s)
     if _uniform(s) < 0.7:
         u *= u * u
-    return s.choice_first[r] + int(u * (s.choice_first[r + 1] - s.choice_first[r]))
+    return int(s.choice_first[r]) + int(u * (s.choice_first[r + 1] - s.choice_first[r]))
 
 
 @inlined

@@ -114,7 +114,7 @@ def _priced(
     end = np.where(there, a.start + np.where(there, p.decode[rows, plan.decode], 0.0), p.hold)
     last = float(np.max(end[there], initial=1e-3))
     width = last / _BUCKETS
-    edges = width * np.arange(_BUCKETS + 1)
+    edges = np.arange(_BUCKETS + 1, dtype=np.float64) * float(width)
 
     ends = earliest_ends(problem).reshape(n, -1)
     count = np.isfinite(ends).sum(axis=1)

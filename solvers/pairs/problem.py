@@ -174,7 +174,7 @@ class PairProblem:
             & (given.kv[:, None] <= given.kv_capacity)
             & ((given.bound[:, None] == -1) | (given.bound[:, None] == np.arange(self.decodes)))
         )
-        result = given.prefill[:, :, None] + given.transfer
+        result: NDArray[np.float64] = given.prefill[:, :, None] + given.transfer
         result[self.settled] = np.inf
         result[self.settled, 0] = given.kv_ready[self.settled]
         result[np.broadcast_to(~decodes[:, None], result.shape)] = np.inf

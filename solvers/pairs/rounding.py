@@ -98,10 +98,11 @@ def rounded_pairs(problem: PairProblem, resolution: float, most: float) -> Round
     costs, counts = [end, tardy, late, imposed], [longest, tardiest, np.ones(1), np.ones(1)]
     scale, loss = unit_scale(costs, counts, step, most)
     rate = float((end.sum() + tardy.sum()) / step)
-    units = [down(cost, 1.0 / scale) for cost in costs]
+    end_units, tardy_units, late_units, imposed_units = (down(cost, 1.0 / scale) for cost in costs)
     # A prefill starts at most a tick later for each one ahead, the transfer and the decodes ahead add one each.
     return RoundedPairs(
-        step, scale, exact, prefill, decode, arrival, free, release, room, until, over, hold, latest, tardiest, *units,
+        step, scale, exact, prefill, decode, arrival, free, release, room, until, over, hold, latest, tardiest,
+        end_units, tardy_units, late_units, imposed_units,
         slack=loss + (0.0 if exact else rate * (2 * n + 5) * step), rate=rate, span=float(np.abs(flat).sum()),
     )  # fmt: skip
 
