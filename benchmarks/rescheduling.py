@@ -63,7 +63,7 @@ def llumnix(seeds: int) -> None:
     experiment = llumnix_experiment()
     print("| calls/s | policy | mean s | P99 s | first token mean s | P99 s | preempted % | moved % |")
     print("|---|---|---|---|---|---|---|---|")
-    for rate in (20.0, 24.0, 28.0):
+    for rate in (6.0, 8.0, 9.0):
         for name in LLUMNIX:
             rows = [figures(experiment.run(make_policy(name), *experiment.sample(6000, rate, s))) for s in range(seeds)]
             print(
