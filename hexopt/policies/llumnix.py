@@ -22,7 +22,7 @@ calls. An instance that drains has F = -infinity.
 Assumed: a waiting call demands the blocks of its prompt; every period is four steps of about 30 ms, at which rate the
 artefact looks for pairs; only calls that decode move, and only to instances without waiting calls, as there; an idle
 instance is infinitely free, and counts in the mean as one with a single call; one that is opened starts after ``start``
-seconds, first those that drain, without delay.
+seconds, first those that drain, without delay; one that is down starts where calls wait that fit on no other.
 
 Deviations: instances that have preempted calls lately are not singled out as sources; the copies slow no engine down
 (measured there: 1%); blocks that the destination has cached are copied, too; no session stickiness.
@@ -234,7 +234,7 @@ def _scale(sim, know, now):
 
 @kernel
 def _settle(sim, know, now):
-    """Open what has started, and stop what has drained."""
+    """Open what has started, stop what has drained, start what calls wait for that fit nowhere else."""
     instances = sim.instance.shape[0]
     opens = FREE + instances
     for i in range(instances):
@@ -244,6 +244,8 @@ def _settle(sim, know, now):
             change_state(sim, i, OPEN, now)
         elif inst.state == DRAINING and inst.first_here == NONE and inst.moving == 0:
             change_state(sim, i, DOWN, now)
+        elif inst.state == DOWN and inst.waiting > 0 and know.memory[opens + i] == 0.0:
+            know.memory[opens + i] = now + know.weights[START]
 
 
 @kernel
