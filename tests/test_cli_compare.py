@@ -79,9 +79,10 @@ def test_the_experiment_of_the_documentation(tmp_path):
     from hexopt.research import load_definition
     from hexopt.research.contestants import contestants
 
-    (block,) = re.findall(r"```toml\n(.*?)```", DOCS.read_text(encoding="utf-8"), re.S)
-    (tmp_path / "e.toml").write_text(block)
+    blocks = re.findall(r"```toml\n(.*?)```", DOCS.read_text(encoding="utf-8"), re.S)
+    (tmp_path / "e.toml").write_text("\n".join(blocks))
     definition, _, _ = load_definition(str(tmp_path / "e.toml"))
+    assert len(blocks) == 3 and len(definition.conditions) == 6 and len(definition.gantt) == 1
     assert len(contestants(definition)) == 4
 
 
