@@ -177,6 +177,10 @@ class EpochBuilder:
 
 @kernel
 def appraise_all(sim, know, stages, now, tail_share):
+    """Write slack and urgency of ``stages`` at ``now``, after the tail that ``tail_share`` of workflows stay within.
+
+    0: after the expected tail.
+    """
     for r in stages:
         believe(sim, know, r)
         stage = sim.stage[r]
