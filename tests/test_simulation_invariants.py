@@ -39,7 +39,9 @@ def assert_close(actual, wanted) -> None:
 def test_every_call_ends_once_in_its_order(seed, policy):
     run, templates = run_of(seed, policy)
     stage, workflow = run.stage, run.workflow
-    assert run.decisions == len(stage) == run.instance["finished"].sum()
+    assert len(stage) == run.instance["finished"].sum()
+    # Who scales places calls anew that wait where nothing runs.
+    assert run.decisions == len(stage) or (run.decisions > len(stage) and "scale=true" in policy)
     assert (stage["generated"] == stage["output"]).all()
     assert (stage["ready"] <= stage["start"]).all()
     assert (stage["start"] < stage["first_token"]).all() and (stage["first_token"] <= stage["finish"]).all()

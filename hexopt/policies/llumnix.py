@@ -214,7 +214,7 @@ def _scale(sim, know, now):
     chosen = NONE
     for i in range(instances):
         inst = sim.instance[i]
-        if inst.role != MIXED or know.memory[opens + i] > 0.0:
+        if inst.role != MIXED or inst.ordered != OPEN or know.memory[opens + i] > 0.0:
             continue
         warmer = chosen == NONE or (inst.state == DRAINING and sim.instance[chosen].state == DOWN)
         if wanted == 1 and inst.state != OPEN and warmer:
@@ -239,7 +239,9 @@ def _settle(sim, know, now):
     opens = FREE + instances
     for i in range(instances):
         inst = sim.instance[i]
-        if know.memory[opens + i] > 0.0 and now >= know.memory[opens + i]:
+        if inst.ordered != OPEN:
+            know.memory[opens + i] = 0.0
+        elif know.memory[opens + i] > 0.0 and now >= know.memory[opens + i]:
             know.memory[opens + i] = 0.0
             change_state(sim, i, OPEN, now)
         elif inst.state == DRAINING and inst.first_here == NONE and inst.moving == 0:

@@ -149,6 +149,7 @@ def run(sim, know, policy, hooks, finished, until):
             while clock.next_event < sim.event.shape[0] and sim.event[clock.next_event].when <= now:
                 event = sim.event[clock.next_event]
                 clock.next_event += 1
+                sim.instance[event.instance].ordered = event.state
                 change_state(sim, event.instance, event.state, now)
                 stirred = True
             if clock.tick <= now:

@@ -128,6 +128,7 @@ INSTANCE = np.dtype(
         ("serial", "i4"),
         ("role", "i4"),
         ("state", "i4"),
+        ("ordered", "i4"),
         # The step that runs.
         ("busy", "i4"),
         ("touched", "i4"),
@@ -205,8 +206,9 @@ INSTANCE = np.dtype(
         ("generator", "u8"),
     ]
 )
-"""``kv_bytes`` of a token and ``copy_parts`` (layers times two) are one GPU's; ``share`` is of the memory that the
-admission rule may fill; ``generator`` the state of the instance's random numbers."""
+"""``ordered`` is the state that the last event asked for; ``kv_bytes`` of a token and ``copy_parts`` (layers times two)
+are one GPU's; ``share`` is of the memory that the admission rule may fill; ``generator`` the state of the instance's
+random numbers."""
 
 NODE = np.dtype([("parent", "i4"), ("end", "i4")])
 """Content tree: ``end`` is the number of tokens from position zero to the node's end; parents come first."""
