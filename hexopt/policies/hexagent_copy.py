@@ -150,15 +150,15 @@ def survey(sim, know, plan):
 
 
 @kernel
-def project(sim, know, plan, stage, i, new):
-    """When the call would enter instance ``i``, have its first token, and end; seconds from now, infinite if never."""
-    inst = sim.instance[i]
-    output = max(stage.expected_output, 1.0)
-    reserved = stage.prompt + output
+def _admission(inst, plan, i, enters, reserved):
+    """When a call that is there in ``enters`` seconds and reserves so many tokens is admitted at instance ``i``.
+
+    Returns
+    -------
+    enters, beside, taken
+        Seconds from now; calls that are there then, and the tokens that they have reserved.
+    """
     room = float(inst.blocks * inst.block_size)
-    if stage.prompt + stage.output > inst.max_len:
-        return math.inf, math.inf, math.inf
-    enters = plan.free_at[i]
     while True:
         beside = 0.0
         taken = 0.0
@@ -169,8 +169,19 @@ def project(sim, know, plan, stage, i, new):
                 taken += plan.tokens[i, k]
                 next_end = min(next_end, plan.ends[i, k])
         if beside == 0.0 or (taken + reserved <= room and beside < inst.max_seqs):
-            break
+            return enters, beside, taken
         enters = next_end
+
+
+@kernel
+def project(sim, know, plan, stage, i, new):
+    """When the call would enter instance ``i``, have its first token, and end; seconds from now, infinite if never."""
+    inst = sim.instance[i]
+    output = max(stage.expected_output, 1.0)
+    reserved = stage.prompt + output
+    if stage.prompt + stage.output > inst.max_len:
+        return math.inf, math.inf, math.inf
+    enters, beside, taken = _admission(inst, plan, i, plan.free_at[i], reserved)
     coef = know.coef[i]
     prefill = prefill_seconds(coef, new, stage.prompt - new, inst.max_batched, beside, taken)
     step = step_seconds(coef, 0.0, 0.0, 0.0, 0.0, beside + 1.0, taken + stage.prompt + output / 2.0)
@@ -224,20 +235,7 @@ def enter_decode(sim, know, plan, stage, d, arrives):
     if stage.prompt + stage.output > inst.max_len:
         return math.inf, math.inf
     reserved = reserved_tokens(sim, stage, d)
-    room = float(inst.blocks * inst.block_size)
-    enters = arrives
-    while True:
-        beside = 0.0
-        taken = 0.0
-        next_end = math.inf
-        for k in range(plan.there[d]):
-            if plan.ends[d, k] > enters:
-                beside += 1.0
-                taken += plan.tokens[d, k]
-                next_end = min(next_end, plan.ends[d, k])
-        if beside == 0.0 or (taken + reserved <= room and beside < inst.max_seqs):
-            break
-        enters = next_end
+    enters, beside, taken = _admission(inst, plan, d, arrives, reserved)
     coef = know.coef[d]
     left = tokens_left(stage) if stage.generated > 0 else max(stage.expected_output, 1.0) - 1.0
     size = stage.prompt + stage.generated
