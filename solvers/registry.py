@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from hexopt.solvers.annealing import anneal
+from hexopt.solvers.choice import solve_by_name
 from hexopt.solvers.congestion import solve_congestion
 from hexopt.solvers.cpsat import cpsat
 from hexopt.solvers.exact import exact
@@ -74,8 +75,4 @@ def solve(
     MissingExtraError
         If the solver needs the extra ``hexopt[exact]``, and it is not there.
     """
-    if solver not in SOLVERS:
-        raise ValueError(f"solver {solver!r}: expected one of {', '.join(SOLVERS)}")
-    if not time_limit > 0.0:
-        raise ValueError(f"time_limit is {time_limit}, expected more than 0 seconds")
-    return SOLVERS[solver](problem, time_limit=time_limit, warm_start=warm_start, seed=seed)
+    return solve_by_name(SOLVERS, problem, solver=solver, time_limit=time_limit, warm_start=warm_start, seed=seed)

@@ -9,6 +9,7 @@ from dataclasses import replace
 from importlib.util import find_spec
 from typing import Any
 
+from hexopt.solvers.choice import solve_by_name
 from hexopt.solvers.extras import extra
 from hexopt.solvers.pairs.annealing import anneal_pairs
 from hexopt.solvers.pairs.bounds import alone_bound
@@ -129,8 +130,4 @@ def solve_pairs(
     MissingExtraError
         If the solver needs the extra ``hexopt[exact]``, and it is not there.
     """
-    if solver not in PAIR_SOLVERS:
-        raise ValueError(f"solver {solver!r}: expected one of {', '.join(PAIR_SOLVERS)}")
-    if not time_limit > 0.0:
-        raise ValueError(f"time_limit is {time_limit}, expected more than 0 seconds")
-    return PAIR_SOLVERS[solver](problem, time_limit=time_limit, warm_start=warm_start, seed=seed)
+    return solve_by_name(PAIR_SOLVERS, problem, solver=solver, time_limit=time_limit, warm_start=warm_start, seed=seed)
