@@ -34,7 +34,13 @@ def test_compare_writes_everything(hexopt, tmp_path):
     assert written == set(manifest["files"]) | {"manifest.json"}
     for name, digest in manifest["files"].items():
         assert hashlib.sha256((out / name).read_bytes()).hexdigest() == digest
-    assert {"runs.parquet", "workflows.parquet", "report.html", "tables/comparison.csv"} <= written
+    assert {
+        "runs.parquet",
+        "workflows.parquet",
+        "report.html",
+        "tables/comparison.csv",
+        "tables/comparison.md",
+    } <= written
     assert pq.read_table(out / "runs.parquet").num_rows == 3 * 2 + 2
     kept = sorted((tmp_path / "kept").rglob("*.pickle"))
     again = hexopt("compare", "mine.toml", "--jobs", 1, "--resume", "kept")

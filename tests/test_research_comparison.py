@@ -8,7 +8,7 @@ from research_cases import made_analysis, made_results
 from hexopt.research.comparison import as_rows, judge
 from hexopt.research.metrics import METRICS, shown_metrics
 from hexopt.research.statistics import bootstrap_mean, wilcoxon
-from hexopt.research.tables import best_of, escaped, latex, shown, write_csv
+from hexopt.research.tables import best_of, escaped, latex, markdown, shown, write_csv
 
 RNG = np.random.default_rng(3)
 NOISE = RNG.normal(0.0, 2.0, 10)
@@ -74,14 +74,20 @@ def test_too_few_seeds_are_said():
 def test_tables(tmp_path):
     analysis = made_analysis(P95, "round-robin")
     cell, found = analysis.results.cells[0], analysis.judgements[analysis.results.cells[0]]
-    text = latex(cell, found, "round-robin")
+    text = latex(cell.title, found, "round-robin")
     rows = [line for line in text.splitlines() if line.endswith(r"\\")]
     assert len(rows) == 1 + len(P95)
     assert {row.count(" & ") for row in rows} == {len(analysis.metrics)}
     assert text.count(r"\textbf{") == len(analysis.metrics)
     assert r"$^\dagger$" in next(row for row in rows if row.startswith("edf"))
     assert r"$^\dagger$" not in next(row for row in rows if row.startswith("round-robin"))
-    write_csv(tmp_path / "a.csv", [row for metric in found for row in as_rows(cell, metric)])
+    write_csv(tmp_path / "a.csv", [row for metric in found for row in as_rows(cell.keys(), metric)])
+    said = markdown(cell.title, found, "round-robin").splitlines()
+    assert said[0] == "## made on two at 50% of capacity (0.2/s), deadline 3x"
+    table = [line for line in said if line.startswith("| ")]
+    assert len(table) == 1 + len(P95) and {line.count(" | ") for line in table} == {len(analysis.metrics)}
+    assert sum(line.count("**") for line in table) == 2 * len(analysis.metrics)
+    assert r"\*" in next(line for line in table if line.startswith("| edf"))
     read = list(csv.DictReader((tmp_path / "a.csv").open()))
     assert len(read) == len(P95) * len(analysis.metrics)
     p95 = next(r for r in read if r["policy"] == "edf" and r["metric"] == "p95_s")

@@ -38,7 +38,11 @@ def test_hexgen_flow_compares_everyone_who_does_not_know_the_truth():
         ({"rates": '"fast"'}, "rates: Input should be a valid list"),
         ({"rates": ""}, "rates and loads: expected one of the two"),
         ({"loads": "[0.5]"}, "rates and loads: expected one of the two"),
-        ({"slos": "[60]"}, "slo_factors and slos: expected one of the two"),
+        ({"slos": "[60]"}, "slo_factors, slo_scales, slos: expected one of them"),
+        ({"slo_scales": "[2.0]"}, "slo_factors, slo_scales, slos: expected one of them"),
+        ({"slo_factors": "", "slo_scales": "[2.0, 2.0]"}, "slo_scales: one is there twice"),
+        ({"sustained": "{ share = 1.0 }"}, "sustained.share: Input should be less than 1"),
+        ({"sustained": "{}", "events": '["a100-0 down at 3s for 1s"]'}, "sustained: rates are sought where nothing is"),
         ({"rates": "[0.1, 0.1]"}, "rates: one is there twice"),
         ({"traces": "[]"}, "traces: List should have at least 1 item"),
         ({"traces": '[{ name = "a" }]'}, "traces[0].source: Field required"),
@@ -105,6 +109,7 @@ def test_all_stands_for_those_that_are_not_named():
 def test_deadlines_have_names():
     assert deadline_labels(small(slo_factors=[1.5, 3.0])) == ["1.5x", "3x"]
     assert deadline_labels(Definition.model_validate({**SMALL, "slo_factors": [], "slos": [60]})) == ["60 s"]
+    assert deadline_labels(Definition.model_validate({**SMALL, "slo_factors": [], "slo_scales": [2]})) == ["2x own"]
 
 
 def test_policy_files_may_postpone_their_annotations(tmp_path):

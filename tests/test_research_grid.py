@@ -7,8 +7,9 @@ from research_cases import TUNED, shared_for, small
 from small_run import make_run
 
 from hexopt.parallel import Runner
-from hexopt.policies.policy import EarliestDeadline
+from hexopt.policies.policy import EarliestDeadline, HexGenFlow
 from hexopt.research import DefinitionError
+from hexopt.research.analysis import Analysis
 from hexopt.research.contestants import contestants
 from hexopt.research.grid import Job, cells_of, drawn, job_count, run_grid, run_job
 from hexopt.research.measuring import busy_share, measured
@@ -106,6 +107,27 @@ def test_loads_are_shares_of_the_capacity():
     capacity = shared.settings[0].experiments[0].capacity()
     assert results.capacities == [capacity]
     assert [cell.rate for cell in results.cells] == [0.5 * capacity, capacity]
+
+
+def test_sustained_rates_are_searched_for_every_policy_and_seed(tmp_path):
+    definition = small(tuned=TUNED, sustained={"workflows": 30, "share": 0.9}, tuning_seeds=[7], rates=[0.1])
+    shared = shared_for(definition)
+    who = contestants(definition)
+    results = run_grid(definition, shared, who)
+    (found,) = results.sustained
+    assert job_count(definition, who, 1) == len(results.rows) + 3 * 2 + 2
+    experiment = shared.settings[0].experiments[0]
+    searched = [experiment.capacity(30, seed, EarliestDeadline(), 0.9) for seed in (0, 1)]
+    assert found.rates["edf"].tolist() == searched
+    by_alpha = {a: experiment.capacity(30, 7, HexGenFlow(a), 0.9) for a in TUNED[0]["values"]}
+    best = max(by_alpha, key=by_alpha.get)
+    assert found.ran["hexgen-flow (alpha tuned)"] == f"hexgen-flow:alpha={best:g}"
+    assert "round-robin" in found.rates and len(found.rates) == 3
+    write_results(results, tmp_path)
+    rows = pytest.importorskip("pyarrow.parquet").read_table(tmp_path / "sustained.parquet").to_pylist()
+    assert [r["rate"] for r in rows if r["policy"] == "edf"] == searched
+    judged = Analysis(definition, results, "round-robin").sustained[0][1]
+    assert {j.policy: j.value.mean for j in judged} == {p: rates.mean() for p, rates in found.rates.items()}
 
 
 def test_refuses_loads_without_a_capacity_and_endless_runs():

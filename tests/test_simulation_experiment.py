@@ -104,6 +104,14 @@ def test_deadline_is_the_traces_own_or_the_slo_or_a_multiple_of_its_familys_mean
     np.testing.assert_array_equal(run.workflow["deadline"], experiment.deadline[[3, 5]] + [1.0, 2.0])
 
 
+def test_a_deadline_may_be_a_multiple_of_the_workflows_own_latency():
+    workflows = random_workflows(np.random.default_rng(4), 20)
+    own = Experiment.of(workflows, small_cluster(), slo_scale=2.5)
+    given = np.array([np.nan if w.deadline is None else w.deadline for w in workflows])
+    np.testing.assert_allclose(own.deadline, np.where(np.isnan(given), 2.5 * own.standalone, given))
+    assert np.isnan(given).any()
+
+
 def test_a_sample_uses_every_template_before_any_a_second_time():
     experiment = Experiment.of(random_workflows(np.random.default_rng(0), 7), small_cluster())
     picks, arrivals = experiment.sample(17, 2.0, 0)
@@ -127,6 +135,16 @@ def test_capacity_is_where_attainment_falls_below_the_share(policy, share):
 
     rate = experiment.capacity(200, seed=3, policy=chosen, share=share)
     assert attainment(rate) >= share > attainment(rate * 1.03)
+
+
+def test_capacity_is_no_burst_that_a_large_cluster_absorbs():
+    """Runs last at least ten stand-alone latencies, however few workflows were asked for."""
+    workflows = synthesize("text-to-sql", 30, np.random.default_rng(1))
+    experiment = Experiment.of(workflows, load_cluster("hetero-1"))
+    alone = experiment.standalone.mean()
+    rate = experiment.capacity(10)
+    assert 10 / rate < 10 * alone
+    assert rate == pytest.approx(experiment.capacity(int(10 * rate * alone)), rel=0.3)
 
 
 def test_capacity_without_a_knee():

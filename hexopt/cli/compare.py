@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from datetime import UTC, datetime
 from importlib.util import find_spec
 from pathlib import Path
@@ -17,16 +16,19 @@ if TYPE_CHECKING:
     from hexopt.parallel import Runner
     from hexopt.research import Definition
     from hexopt.research.analysis import Analysis
+    from hexopt.research.comparison import Judgement
     from hexopt.research.definition import TraceSource
     from hexopt.research.grid import Setting, Shared
-    from hexopt.research.results import Cell, Results
+    from hexopt.research.results import Cell, Results, SustainedRates
     from hexopt.traces import Workflow
+
+BUNDLED = sorted(path.stem for path in (Path(__file__).parents[1] / "research" / "experiments").glob("*.toml"))
 
 
 def compare(
     experiment: Annotated[
         str,
-        typer.Argument(help="Experiment TOML, or bundled: quick, hexgen-flow, robustness, past-future, fastswitch."),
+        typer.Argument(help=f"Experiment TOML, or bundled: {', '.join(BUNDLED)}."),
     ],
     out: Annotated[Path | None, typer.Option(help="Folder for the results; comparison-NAME by default.")] = None,
     traces: Annotated[
@@ -209,44 +211,40 @@ def _write(out: Path, analysis: Analysis) -> list[Path]:
     from hexopt.research.drawing import NEEDS_MATPLOTLIB, write_svg
     from hexopt.research.report import write_report
     from hexopt.research.results import write_results
-    from hexopt.research.tables import latex, write_csv
+    from hexopt.research.tables import latex, markdown, write_csv
 
     for folder in (out, out / "tables", out / "figures"):
         folder.mkdir(parents=True, exist_ok=True)
     files = write_results(analysis.results, out)
-    judged = analysis.judgements
-    rows = [row for cell, found in judged.items() for metric in found for row in as_rows(cell, metric)]
+    judged = _judged(analysis)
+    rows = [row for cell, found in judged for metric in found for row in as_rows(cell.keys(), metric)]
     write_csv(out / "tables" / "comparison.csv", rows)
     files.append(out / "tables" / "comparison.csv")
-    for cell, found in judged.items():
-        file = out / "tables" / f"{_name(cell)}.tex"
-        file.write_text(latex(cell, found, analysis.baseline), encoding="utf-8")
-        files.append(file)
+    texts = {"comparison.md": "".join(markdown(cell.title, f, analysis.baseline) for cell, f in judged)}
+    texts |= {f"{cell.slug}.tex": latex(cell.title, found, analysis.baseline) for cell, found in judged}
+    for name, text in texts.items():
+        files.append(out / "tables" / name)
+        files[-1].write_text(text, encoding="utf-8")
     if find_spec("matplotlib") is None:
         console.note(NEEDS_MATPLOTLIB, style="dim")
     else:
-        groups = [_group_name(cells[0]) for cells in analysis.groups()]
-        drawn = dict(zip(groups, analysis.overviews, strict=True)) | {_name(c): d for c, d in analysis.details.items()}
+        groups = [cells[0].place_slug for cells in analysis.groups()]
+        drawn = dict(zip(groups, analysis.overviews, strict=True)) | {c.slug: d for c, d in analysis.details.items()}
         charts = [(name, chart) for name, found in drawn.items() for chart in found]
         for prefix, chart in charts:
             files.append(out / "figures" / f"{prefix}-{chart.key}.svg")
             write_svg(files[-1], chart, analysis.styles)
     for number, (cell, svg) in enumerate(analysis.gantts):
-        files.append(out / "figures" / f"{_name(cell)}-gantt-{number}.svg")
+        files.append(out / "figures" / f"{cell.slug}-gantt-{number}.svg")
         # On a page it takes the page's colour for text, alone it is on white.
         files[-1].write_text(svg.replace("currentColor", "#1b1f24"), encoding="utf-8")
     write_report(out / "report.html", analysis)
     return [*files, out / "report.html"]
 
 
-def _name(cell: Cell) -> str:
-    rate = f"{cell.rate:.4g}" if cell.load is None else f"load{cell.load:g}"
-    return f"{_group_name(cell)}-{rate}-{cell.deadline.replace(' ', '')}"
-
-
-def _group_name(cell: Cell) -> str:
-    condition = re.sub(r"[^a-z0-9.]+", "-", cell.condition.lower()).strip("-")
-    return "-".join(filter(None, (cell.trace, cell.cluster, condition)))
+def _judged(analysis: Analysis) -> list[tuple[Cell | SustainedRates, list[list[Judgement]]]]:
+    """What there is a table of: every cell, then the sustained rates."""
+    return [*analysis.judgements.items(), *((found, [judged]) for found, judged in analysis.sustained)]
 
 
 def _print(analysis: Analysis) -> None:
@@ -257,9 +255,8 @@ def _print(analysis: Analysis) -> None:
     from hexopt.cli import console
     from hexopt.research.tables import best_of, shown
 
-    for cell, found in analysis.judgements.items():
-        title = f"{cell.place_label} at {cell.rate_label}, deadline {cell.deadline}"
-        table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    for cell, found in _judged(analysis):
+        table = Table(title=cell.title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
         table.add_column("policy", no_wrap=True)
         for judged in found:
             table.add_column(judged[0].metric.heading, justify="right", no_wrap=True)

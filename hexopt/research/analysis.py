@@ -7,11 +7,18 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 from hexopt.report.figures import policy_styles
-from hexopt.research.charts import Chart, against_condition, against_deadline, against_rate, cell_charts
-from hexopt.research.comparison import Judgement, judge
+from hexopt.research.charts import (
+    Chart,
+    against_condition,
+    against_deadline,
+    against_rate,
+    cell_charts,
+    sustained_bars,
+)
+from hexopt.research.comparison import Judgement, judge, judge_values
 from hexopt.research.definition import Definition
-from hexopt.research.metrics import LEAST_FOR_REQ99, Metric, shown_metrics
-from hexopt.research.results import Cell, Results
+from hexopt.research.metrics import LEAST_FOR_REQ99, SUSTAINED, Metric, shown_metrics
+from hexopt.research.results import Cell, Results, SustainedRates
 from hexopt.research.statistics import smallest_p
 
 
@@ -46,6 +53,11 @@ class Analysis:
         return {cell: [judge(self.results, cell, m, self.baseline) for m in self.metrics] for cell in cells}
 
     @cached_property
+    def sustained(self) -> list[tuple[SustainedRates, list[Judgement]]]:
+        """The rates of every policy at each deadline, where they were sought."""
+        return [(s, judge_values(s.rates, SUSTAINED, self.baseline)) for s in self.results.sustained]
+
+    @cached_property
     def overviews(self) -> list[list[Chart]]:
         """Of each group: figures over its rates, and over its deadlines where there are several."""
         return [self._overview(cells) for cells in self.groups()]
@@ -68,13 +80,14 @@ class Analysis:
     def _overview(self, cells: Sequence[Cell]) -> list[Chart]:
         charts = against_rate(self.results, [cell for cell in cells if cell.place == 0])
         charts += self._by_condition(cells)
+        charts += [sustained_bars(s, j) for s, j in self.sustained if (s.setting, s.place) == (cells[0].setting, 0)]
         d = self.definition
-        deadlines = d.slo_factors or d.slos
+        deadlines = d.deadline_values
         if len(deadlines) > 1:
             rate = heaviest(cells).rate
             there = sorted((c for c in cells if c.rate == rate), key=lambda c: deadlines[c.place])
-            x_title = "Deadline (× mean stand-alone latency)" if d.slo_factors else "Deadline (s)"
-            x_title += f", at {there[0].rate_label}"
+            unit = {"slo_factor": "× mean stand-alone latency", "slo_scale": "× own stand-alone latency", "slo": "s"}
+            x_title = f"Deadline ({unit[d.deadline_name]}), at {there[0].rate_label}"
             charts.insert(1, against_deadline(self.results, there, sorted(deadlines), x_title))
         return charts
 

@@ -10,8 +10,9 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from hexopt.research.comparison import Judgement
 from hexopt.research.metrics import LEAST_FOR_REQ99, METRICS
-from hexopt.research.results import Cell, Results
+from hexopt.research.results import Cell, Results, SustainedRates
 from hexopt.research.statistics import bootstrap_mean
 
 Kind = Literal["lines", "bars", "steps"]
@@ -108,6 +109,17 @@ def _over(results: Results, cells: Sequence[Cell], x: list[float], what: _Agains
         if any(math.isfinite(i.mean) for i in found):
             series.append(Series(policy, x, [i.mean for i in found], [i.low for i in found], [i.high for i in found]))
     return series
+
+
+def sustained_bars(found: SustainedRates, judged: Sequence[Judgement]) -> Chart:
+    """The rate that every policy sustains."""
+    series = [
+        Series(j.policy, [""], [j.value.mean], [j.value.low], [j.value.high])
+        for j in judged
+        if math.isfinite(j.value.mean)
+    ]
+    title = f"Highest rate with {found.share:.0%} in time: higher is better"
+    return Chart("sustained", title, "", "Workflows a second", "bars", series, y_range=(0.0, None))
 
 
 def requirement_bars(results: Results, cell: Cell, workflows: int) -> Chart:

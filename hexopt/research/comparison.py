@@ -42,7 +42,11 @@ class Judgement:
 
 def judge(results: Results, cell: Cell, metric: Metric, baseline: str) -> list[Judgement]:
     """Every policy of the cell."""
-    values = {policy: results.values(cell, policy, metric.key) for policy in results.policies}
+    return judge_values({p: results.values(cell, p, metric.key) for p in results.policies}, metric, baseline)
+
+
+def judge_values(values: dict[str, NDArray[np.float64]], metric: Metric, baseline: str) -> list[Judgement]:
+    """Every policy by its values over the same seeds, each of shape (seeds,)."""
     means = {policy: _mean(x, metric) for policy, x in values.items()}
     others = {policy: _best(means, metric, policy) for policy in values}
     against_base = _versus(values, {p: baseline for p in values if p != baseline}, metric)
@@ -89,11 +93,11 @@ def _versus(values: dict[str, NDArray[np.float64]], pairs: dict[str, str], metri
     return result
 
 
-def as_rows(cell: Cell, judgements: Sequence[Judgement]) -> list[dict[str, Any]]:
-    """One flat row a policy, for a table."""
+def as_rows(keys: dict[str, Any], judgements: Sequence[Judgement]) -> list[dict[str, Any]]:
+    """One flat row a policy, for a table; ``keys`` are the columns that say where."""
     rows = []
     for j in judgements:
-        row: dict[str, Any] = {**cell.keys(), "policy": j.policy, "metric": j.metric.key, **asdict(j.value)}
+        row: dict[str, Any] = {**keys, "policy": j.policy, "metric": j.metric.key, **asdict(j.value)}
         for name, versus in (("baseline", j.baseline), ("best_other", j.best_other)):
             figures: tuple[Any, ...] = (None,) * 6
             if versus is not None:

@@ -29,6 +29,7 @@ class DefinitionError(ValueError):
     """An experiment that cannot be; the message names the file and the field."""
 
 
+_DEADLINES = {"slo_factors": "slo_factor", "slo_scales": "slo_scale", "slos": "slo"}
 _Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 _Seeds = Annotated[int, Field(ge=1, le=500)] | Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]
 
@@ -83,6 +84,13 @@ class Tuned(_Strict):
         return f"{self.policy}{',' if ':' in self.policy else ':'}{self.parameter}={value:g}"
 
 
+class Sustained(_Strict):
+    """The highest rate at which ``share`` of the workflows are in time, in runs of ``workflows`` at least."""
+
+    share: float = Field(default=0.95, gt=0, lt=1)
+    workflows: int = Field(default=600, ge=10, le=1_000_000)
+
+
 class GanttOf(_Strict):
     """A run to be drawn: of the policy, at the first seed and the heaviest load that fits unless they are given."""
 
@@ -97,11 +105,12 @@ class Definition(_Strict):
     """An experiment, as its file says it.
 
     ``rates`` are workflows a second, ``loads`` shares of the measured capacity; ``slo_factors`` multiples of the
-    family's mean stand-alone latency, ``slos`` seconds. ``workflows`` are measured in each run; before and after them
-    as many more arrive as do in ``warm_up`` and ``drain`` times the longest deadline. ``events`` happen in every run,
-    seconds counted from its start, see :func:`hexopt.simulation.events.parse_event`; ``conditions`` are what every
-    trace and cluster is tried under, ``gantt`` the runs that are drawn. ``policy_files`` are Python files whose
-    subclasses of Policy may be named, too; ``files`` are the traces in a folder that is given beside.
+    family's mean stand-alone latency, ``slo_scales`` of each workflow's own, ``slos`` seconds. ``sustained`` asks for
+    the highest rate that every policy sustains at each deadline. ``workflows`` are measured in each run; before and
+    after them as many more arrive as do in ``warm_up`` and ``drain`` times the longest deadline. ``events`` happen in
+    every run, seconds counted from its start, see :func:`hexopt.simulation.events.parse_event`; ``conditions`` are
+    what every trace and cluster is tried under, ``gantt`` the runs that are drawn. ``policy_files`` are Python files
+    whose subclasses of Policy may be named, too; ``files`` are the traces in a folder that is given beside.
     """
 
     title: str
@@ -111,6 +120,7 @@ class Definition(_Strict):
     rates: list[_Positive] = []
     loads: list[_Positive] = []
     slo_factors: list[_Positive] = []
+    slo_scales: list[_Positive] = []
     slos: list[_Positive] = []
     policies: list[str] = []
     policy_files: list[str] = []
@@ -124,6 +134,7 @@ class Definition(_Strict):
     drop_long: bool = False
     events: list[str] = []
     gantt: list[GanttOf] = []
+    sustained: Sustained | None = None
     conditions: list[Condition] = Field(default=[USUAL], min_length=1)
 
     @field_validator("events")
@@ -140,12 +151,13 @@ class Definition(_Strict):
 
     @model_validator(mode="after")
     def _one_of_each(self) -> Definition:
-        for first, second in (("rates", "loads"), ("slo_factors", "slos")):
-            if bool(getattr(self, first)) == bool(getattr(self, second)):
-                raise ValueError(f"{first} and {second}: expected one of the two")
+        if bool(self.rates) == bool(self.loads):
+            raise ValueError("rates and loads: expected one of the two")
+        if sum(bool(getattr(self, name)) for name in _DEADLINES) != 1:
+            raise ValueError(f"{', '.join(_DEADLINES)}: expected one of them")
         if not self.policies and not self.tuned:
             raise ValueError("policies: expected at least one, or one that is tuned")
-        for name in ("clusters", "rates", "loads", "slo_factors", "slos", "policies"):
+        for name in ("clusters", "rates", "loads", *_DEADLINES, "policies"):
             if len(set(getattr(self, name))) < len(getattr(self, name)):
                 raise ValueError(f"{name}: one is there twice")
         for name in ("traces", "files", "tuned", "conditions"):
@@ -157,6 +169,8 @@ class Definition(_Strict):
             raise ValueError(f"clusters: two are called {next(x for x in stems if stems.count(x) > 1)!r}")
         if self.workflows < LEAST_FOR_REQ99 and any(t.metric == "req99" for t in self.tuned):
             raise ValueError(f"tuned: metric req99 takes {LEAST_FOR_REQ99} workflows a run, here are {self.workflows}")
+        if self.sustained and (self.events or self.conditions != [USUAL]):
+            raise ValueError("sustained: rates are sought where nothing is unusual; expected no events, no conditions")
         both = set(self.seed_list) & set(self.tuning_seed_list)
         if self.tuned and both:
             raise ValueError(f"tuning_seeds: {min(both)} is among the seeds that are reported; expected others")
@@ -165,6 +179,16 @@ class Definition(_Strict):
             if isinstance(listed, list) and len(set(listed)) < len(listed):
                 raise ValueError(f"{name}: one is there twice")
         return self
+
+    @property
+    def deadline_name(self) -> str:
+        """What deadlines are: a parameter of :meth:`hexopt.simulation.experiment.Experiment.of`."""
+        return next(singular for name, singular in _DEADLINES.items() if getattr(self, name))
+
+    @property
+    def deadline_values(self) -> list[float]:
+        """Multiples, or seconds."""
+        return next(list(getattr(self, name)) for name in _DEADLINES if getattr(self, name))
 
     @property
     def seed_list(self) -> list[int]:

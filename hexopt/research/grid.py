@@ -17,7 +17,7 @@ from hexopt.research.contestants import Contestant, Source, register
 from hexopt.research.definition import Definition, DefinitionError
 from hexopt.research.measuring import measured, per_workflow
 from hexopt.research.metrics import LEAST_FOR_REQ99, METRICS
-from hexopt.research.results import Cell, Results
+from hexopt.research.results import Cell, Results, SustainedRates
 from hexopt.simulation.events import EventError, FleetEvent, event_table, parse_event
 from hexopt.simulation.experiment import Experiment
 from hexopt.simulation.simulator import Run
@@ -67,8 +67,10 @@ class Setting:
             event_table(events, fleet)
         except EventError as error:
             raise DefinitionError(f"events: {error}") from error
-        deadlines = [{"slo_factor": f} for f in definition.slo_factors] or [{"slo": s} for s in definition.slos]
-        made = [Experiment.of(workflows, fleet, training=training, **d) for d in deadlines]
+        made = [
+            Experiment.of(workflows, fleet, training=training, **{definition.deadline_name: value})
+            for value in definition.deadline_values
+        ]
         return cls(trace, cluster, (made[0], *(replace(made[0], deadline=e.deadline) for e in made[1:])), events)
 
     def under(self, condition: Condition) -> Setting:
@@ -113,6 +115,18 @@ class Job:
 
 
 @dataclass(frozen=True)
+class Search:
+    """The highest rate at which ``share`` of the workflows are in time, sought by runs of ``workflows`` or more."""
+
+    setting: int
+    deadline: int
+    policy: str
+    seed: int
+    share: float
+    workflows: int
+
+
+@dataclass(frozen=True)
 class Outcome:
     """What a run leaves: its figures, and its measured workflows."""
 
@@ -123,6 +137,14 @@ class Outcome:
 def capacity_of(shared: Shared, setting: int) -> float:
     """Workflows a second, at the first deadline; see :meth:`hexopt.simulation.experiment.Experiment.capacity`."""
     return shared.settings[setting].experiments[0].capacity()
+
+
+def rate_of(shared: Shared, search: Search) -> float:
+    """Workflows a second; 0 if too few are ever in time, infinite if any number is."""
+    for source in shared.sources:
+        register(source)
+    experiment = shared.settings[search.setting].experiments[search.deadline]
+    return experiment.capacity(search.workflows, search.seed, make_policy(search.policy), search.share)
 
 
 def drawn(shared: Shared, job: Job) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
@@ -190,12 +212,14 @@ def cells_of(definition: Definition, shared: Shared, capacities: Sequence[float]
 
 def deadline_labels(definition: Definition) -> list[str]:
     """What tables and figures call the deadlines."""
-    return [f"{f:g}x" for f in definition.slo_factors] or [f"{s:g} s" for s in definition.slos]
+    unit = {"slo_factor": "x", "slo_scale": "x own", "slo": " s"}[definition.deadline_name]
+    return [f"{value:g}{unit}" for value in definition.deadline_values]
 
 
 def job_count(definition: Definition, who: Sequence[Contestant], settings: int) -> int:
     """Items of all the maps that :func:`run_grid` asks for."""
-    cells = settings * len(definition.rates or definition.loads) * len(definition.slo_factors or definition.slos)
+    deadlines = settings * len(definition.deadline_values)
+    cells = deadlines * (len(definition.rates or definition.loads) + (definition.sustained is not None))
     tuning = sum(len(c.tuned.values) for c in who if c.tuned) * len(definition.tuning_seed_list)
     return (settings if definition.loads else 0) + cells * (tuning + len(who) * len(definition.seed_list))
 
@@ -240,7 +264,50 @@ def run_grid(definition: Definition, shared: Shared, who: Sequence[Contestant], 
                 owners.append((cell, contestant, text, seed))
     for (cell, contestant, text, seed), outcome in zip(owners, run(run_job, jobs, shared), strict=True):
         results.add(cell, contestant.label, text, seed, outcome.row, outcome.workflows)
+    results.sustained += sustained_rates(definition, shared, who, run)
     return results
+
+
+def sustained_rates(
+    definition: Definition, shared: Shared, who: Sequence[Contestant], run: Map = here
+) -> list[SustainedRates]:
+    """What every policy sustains at every deadline of every trace and cluster; nothing where it is not asked for.
+
+    A tuned policy runs with the value that sustains most on the tuning seeds.
+    """
+    if definition.sustained is None:
+        return []
+    places = [
+        (setting, place)
+        for setting in range(len(shared.settings))
+        for place in range(len(definition.deadline_values))
+    ]  # fmt: skip
+    share, workflows = definition.sustained.share, definition.sustained.workflows
+
+    def rates(runs: Sequence[tuple[int, int, str]], seeds: Sequence[int]) -> dict[tuple[int, int, str], list[float]]:
+        searches = [Search(*which, seed, share, workflows) for which in runs for seed in seeds]
+        found = iter(run(rate_of, searches, shared) if searches else ())
+        return {which: [next(found) for _ in seeds] for which in runs}
+
+    tried = [(*at, c.tuned.at(value)) for at in places for c in who if c.tuned for value in c.tuned.values]
+    tuning = rates(tried, definition.tuning_seed_list)
+
+    def text_of(at: tuple[int, int], contestant: Contestant) -> str:
+        if contestant.tuned is None:
+            return contestant.text
+        texts = [contestant.tuned.at(value) for value in contestant.tuned.values]
+        return max(texts, key=lambda text: np.mean(tuning[(*at, text)]))
+
+    ran = {at: {c.label: text_of(at, c) for c in who} for at in places}
+    reported = rates(list(dict.fromkeys((*at, t) for at in places for t in ran[at].values())), definition.seed_list)
+    labels = deadline_labels(definition)
+    return [
+        SustainedRates(
+            at[0], at[1], shared.settings[at[0]].trace, shared.settings[at[0]].cluster, labels[at[1]], share,
+            definition.seed_list, ran[at], {label: np.array(reported[(*at, text)]) for label, text in ran[at].items()},
+        )
+        for at in places
+    ]  # fmt: skip
 
 
 def _job(cell: Cell, definition: Definition, policy: str, seed: int) -> Job:

@@ -56,10 +56,13 @@ METRICS: Mapping[str, Metric] = MappingProxyType(
             Metric("req99", "Req99"),
             Metric("mean_s", "Mean", "s"),
             Metric("goodput", "Goodput", "1/s", smaller_is_better=False, by_ratio=False),
+            Metric("scheduler_us_per_call", "Deciding", "µs/call"),
         )
     }
 )
 """What policies are compared by."""
+SUSTAINED = Metric("sustained", "Sustained rate", "1/s", smaller_is_better=False)
+"""The highest rate at which a share of the workflows are in time."""
 
 
 def shown_metrics(workflows: int) -> list[Metric]:

@@ -69,6 +69,11 @@ def report_html(analysis: Analysis) -> str:
                     f"{table_html(analysis.judgements[cell], analysis)}</div>"
                     for n, cell in enumerate(group)
                 ),
+                sustained="".join(
+                    f"<h3>{escape(found.title)}</h3>{table_html([judged], analysis)}"
+                    for found, judged in analysis.sustained
+                    if found.setting == first.setting
+                ),
                 gantts="".join(
                     f'<figure class="gantt">{svg}</figure>' for cell, svg in analysis.gantts if cell in group
                 ),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -45,11 +46,64 @@ class Cell:
         """The load, or the rate, for people."""
         return f"{self.rate:.3g}/s" if self.load is None else f"{self.load:.0%} of capacity ({self.rate:.3g}/s)"
 
+    @property
+    def title(self) -> str:
+        """The whole, for people."""
+        return f"{self.place_label} at {self.rate_label}, deadline {self.deadline}"
+
+    @property
+    def place_slug(self) -> str:
+        """Trace, cluster and condition in a file's name."""
+        condition = re.sub(r"[^a-z0-9.]+", "-", self.condition.lower()).strip("-")
+        return "-".join(filter(None, (self.trace, self.cluster, condition)))
+
+    @property
+    def slug(self) -> str:
+        """The whole in a file's name."""
+        rate = f"{self.rate:.4g}" if self.load is None else f"load{self.load:g}"
+        return f"{self.place_slug}-{rate}-{self.deadline.replace(' ', '')}"
+
     def keys(self) -> dict[str, Any]:
         """Columns that name the cell in tables."""
         return {
             "trace": self.trace, "cluster": self.cluster, "rate": self.rate, "load": self.load,
             "deadline": self.deadline, "condition": self.condition,
+        }  # fmt: skip
+
+
+@dataclass(frozen=True)
+class SustainedRates:
+    """What every policy sustains at one deadline: the highest rate at which ``share`` of the workflows are in time.
+
+    ``ran`` has each policy with its parameters, ``rates`` workflows a second, shape (seeds,), both by label; 0 where
+    too few are in time at any rate, infinite where enough are at every one.
+    """
+
+    setting: int
+    place: int
+    trace: str
+    cluster: str
+    deadline: str
+    share: float
+    seeds: list[int]
+    ran: dict[str, str]
+    rates: dict[str, NDArray[np.float64]]
+
+    @property
+    def title(self) -> str:
+        """The whole, for people."""
+        return f"{self.trace} on {self.cluster}: highest rate with {self.share:.0%} in time, deadline {self.deadline}"
+
+    @property
+    def slug(self) -> str:
+        """The whole in a file's name."""
+        return f"{self.trace}-{self.cluster}-sustained-{self.deadline.replace(' ', '')}"
+
+    def keys(self) -> dict[str, Any]:
+        """As a cell's, without a rate."""
+        return {
+            "trace": self.trace, "cluster": self.cluster, "rate": None, "load": None, "deadline": self.deadline,
+            "condition": "",
         }  # fmt: skip
 
 
@@ -68,12 +122,15 @@ class Results:
         of ``warm_up`` and ``drain``, and the fields of :class:`hexopt.simulation.metrics.Summary`.
     workflows
         Columns of the measured workflows of each reported run, in the order of those rows.
+    sustained
+        One a setting and deadline, where they were asked for.
     """
 
     cells: list[Cell]
     capacities: list[float]
     rows: list[dict[str, Any]] = field(default_factory=list)
     workflows: list[dict[str, NDArray[Any]]] = field(default_factory=list)
+    sustained: list[SustainedRates] = field(default_factory=list)
     _reported_rows: list[dict[str, Any]] = field(default_factory=list, init=False, repr=False)
     _places: dict[tuple[Cell, str], list[int]] = field(default_factory=dict, init=False, repr=False)
 
@@ -138,7 +195,9 @@ def pyarrow_or_refuse() -> None:
 
 
 def write_results(results: Results, folder: Path) -> list[Path]:
-    """Write ``runs.parquet`` and ``workflows.parquet``, the latter with the run's cell, policy and seed in each row."""
+    """Write ``runs.parquet``, ``workflows.parquet`` with the run's cell, policy and seed in each row, and, where rates
+    were sought, ``sustained.parquet``.
+    """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -154,7 +213,20 @@ def write_results(results: Results, folder: Path) -> list[Path]:
     for name in results.workflows[0] if results.workflows else ():
         columns[name] = np.concatenate([w[name] for w in results.workflows])
     paths = []
-    for name, table in (("runs.parquet", runs), ("workflows.parquet", pa.table(columns))):
+    tables = {"runs.parquet": runs, "workflows.parquet": pa.table(columns)}
+    if results.sustained:
+        tables["sustained.parquet"] = pa.Table.from_pylist(
+            [
+                {
+                    "trace": s.trace, "cluster": s.cluster, "deadline": s.deadline, "share": s.share, "policy": policy,
+                    "ran": s.ran[policy], "seed": seed, "rate": rate,
+                }
+                for s in results.sustained
+                for policy, rates in s.rates.items()
+                for seed, rate in zip(s.seeds, rates.tolist(), strict=True)
+            ]
+        )  # fmt: skip
+    for name, table in tables.items():
         with atomic_write(folder / name, "wb") as stream:
             pq.write_table(table, stream, compression="zstd")
         paths.append(folder / name)

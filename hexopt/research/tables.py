@@ -10,7 +10,6 @@ from typing import Any
 
 from hexopt.atomic import atomic_write
 from hexopt.research.comparison import Judgement
-from hexopt.research.results import Cell
 from hexopt.research.statistics import Interval
 
 _SPECIAL = {
@@ -47,13 +46,32 @@ def write_csv(path: Path, rows: Sequence[dict[str, Any]]) -> None:
             )
 
 
-def latex(cell: Cell, by_metric: Sequence[Sequence[Judgement]], baseline: str) -> str:
+def markdown(title: str, by_metric: Sequence[Sequence[Judgement]], baseline: str) -> str:
+    """A section with a table: means with intervals, the best of a column bold.
+
+    A star says that the difference to the baseline is significant at 5% after Holm's correction.
+    """
+    best = [best_of(judged) for judged in by_metric]
+    lines = [f"## {title}", "", " | ".join(["| policy", *(judged[0].metric.heading for judged in by_metric)]) + " |"]
+    lines.append("|---" * (len(by_metric) + 1) + "|")
+    for number, first in enumerate(by_metric[0]):
+        cells = [first.policy]
+        for judged, winner in zip(by_metric, best, strict=True):
+            j = judged[number]
+            text = with_range(j.value, j.metric.percent)
+            mark = r"\*" if j.baseline is not None and j.baseline.p < 0.05 else ""
+            cells.append((f"**{text}**" if j.policy == winner else text) + mark)
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join([*lines, "", rf"\*: differs from {baseline} (5%, corrected by Holm)", "", ""])
+
+
+def latex(title: str, by_metric: Sequence[Sequence[Judgement]], baseline: str) -> str:
     """A ``tabular`` of one cell for the package booktabs: means with intervals, the best of a column bold.
 
     A dagger says that the difference to the baseline is significant at 5% after Holm's correction.
     """
     lines = [
-        f"% {cell.place_label}, {cell.rate_label}, deadline {cell.deadline}; baseline {baseline}".replace("\n", " "),
+        f"% {title}; baseline {baseline}".replace("\n", " "),
         rf"\begin{{tabular}}{{l{'r' * len(by_metric)}}}",
         r"\toprule",
         " & ".join(["Policy", *(escaped(judged[0].metric.heading) for judged in by_metric)]) + r" \\",

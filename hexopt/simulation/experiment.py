@@ -29,6 +29,8 @@ from hexopt.traces.workflow import Prefix, Stage, Workflow
 
 _LONGEST = 16_000
 """Workflows in the runs that capacity is measured by, at most."""
+_SPANS = 10
+"""Mean stand-alone latencies that such a run lasts at least: shorter ones are bursts that a large cluster absorbs."""
 
 
 @kernel
@@ -232,11 +234,13 @@ class Experiment:
         training: Sequence[Workflow] | None = None,
         slo_factor: float = 3.0,
         slo: float | None = None,
+        slo_scale: float | None = None,
     ) -> Experiment:
         """Compile, train and set deadlines.
 
         A workflow's deadline is the trace's own where it has one; otherwise ``slo`` seconds if given;
-        otherwise ``slo_factor`` times the mean stand-alone latency of its family, one number for all
+        otherwise ``slo_scale`` times its own stand-alone latency if given, as papers define attainment (HexAGenT, arXiv
+        2605.16637); otherwise ``slo_factor`` times the mean stand-alone latency of its family, one number for all
         workflows of a family, as a service promises it.
 
         Parameters
@@ -253,7 +257,9 @@ class Experiment:
         deadline = workload.deadline.copy()
         for name in np.unique(family):
             promised = slo if slo is not None else slo_factor * float(standalone[family == name].mean())
-            deadline[(family == name) & np.isnan(deadline)] = promised
+            open_ones = (family == name) & np.isnan(deadline)
+            own = slo is None and slo_scale is not None
+            deadline[open_ones] = slo_scale * standalone[open_ones] if own else promised
         return cls(workload, cluster, train(training, workload.kinds, cluster), standalone, deadline)
 
     def run(
@@ -288,8 +294,8 @@ class Experiment:
     def capacity(self, workflows: int = 1000, seed: int = 0, policy: Policy | None = None, share: float = 0.5) -> float:
         """Workflows a second up to which at least ``share`` of them meet their deadline.
 
-        0 if they miss it even one after the other. Where they meet it even when all arrive at once, longer runs are
-        asked; infinite if those say so, too.
+        0 if they miss it even one after the other; infinite if they meet it although all of the longest run arrive
+        within the stand-alone latency of one.
 
         Continuous batching has no sharp saturation point: throughput goes on growing with the batch long after
         latency has become useless. Capacity is therefore the knee of the attainment curve, found by bisection to 2%.
@@ -297,30 +303,33 @@ class Experiment:
         Parameters
         ----------
         workflows, seed
-            Length of the runs (Poisson arrivals), and their seed.
+            Length of the runs (Poisson arrivals) at least, and their seed. Where that many arrive in less than ten mean
+            stand-alone latencies, runs are longer, up to 16,000 workflows.
         policy
             Earliest deadline first by default: the classical rule, and no contestant's own.
         share
             Half for the capacity; 0.95 for the rate sustained at 95% attainment.
         """
         policy = policy or EarliestDeadline()
+        alone = float(self.standalone.mean())
+
+        def length(rate: float) -> int:
+            return max(workflows, min(math.ceil(_SPANS * rate * alone), _LONGEST))
 
         def meets(rate: float) -> bool:
-            run = self.run(policy, *self.sample(workflows, rate, seed))
+            run = self.run(policy, *self.sample(length(rate), rate, seed))
             return float((run.workflow["finish"] <= run.workflow["deadline"]).mean()) >= share
 
-        low = high = 1.0 / float(self.standalone.mean())
+        low = high = 1.0 / alone
         if meets(low):
             while meets(high := low * 1.5):
                 low = high
-                if workflows / high < 1e-4 * float(self.standalone.min()):
-                    # A large cluster serves so many at a stroke; not more of them without end.
-                    longer = 8 * workflows
-                    return math.inf if longer > _LONGEST else self.capacity(longer, seed, policy, share)
+                if length(high) / high < alone:
+                    return math.inf
         else:
             while not meets(low := high / 1.5):
                 high = low
-                if low * float(self.standalone.mean()) < 1e-4:
+                if low * alone < 1e-4:
                     return 0.0
         while high / low > 1.02:
             middle = float(np.sqrt(low * high))
