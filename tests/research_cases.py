@@ -68,7 +68,7 @@ def made_results(
                 row = {
                     "policy": policy, "workflows": 50, "p95_s": value, "p99_s": value * 1.1, "mean_s": value / 2,
                     "attainment": 10.0 / (10.0 + value), "req95": value / 10, "req99": value / 9,
-                    "goodput": 1.0 / (10.0 + value), "utilisation": 0.5, "scheduler_us_per_call": 1.0,
+                    "goodput": 1.0 / (10.0 + value), "utilisation": 0.5, "scheduler_us_per_call": value / 100,
                 }  # fmt: skip
                 columns = {
                     "template": np.arange(50), "latency_s": latency, "standalone_s": np.full(50, 10.0),

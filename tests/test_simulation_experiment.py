@@ -124,16 +124,19 @@ def test_a_sample_uses_every_template_before_any_a_second_time():
 
 
 @pytest.mark.parametrize(("policy", "share"), [(None, 0.5), ("round-robin", 0.5), ("greedy-urgency", 0.95)])
-def test_capacity_is_where_attainment_falls_below_the_share(policy, share):
+@pytest.mark.parametrize("scale", [None, 4.0])
+def test_capacity_is_where_attainment_falls_below_the_share(policy, share, scale):
     workflows = synthesize("text-to-sql", 60, np.random.default_rng(1))
     experiment = Experiment.of(workflows, load_cluster("hetero-1"))
     chosen = None if policy is None else make_policy(policy)
 
     def attainment(rate: float) -> float:
-        run = experiment.run(chosen or make_policy("edf"), *experiment.sample(200, rate, 3))
-        return float((run.workflow["finish"] <= run.workflow["deadline"]).mean())
+        picks, arrivals = experiment.sample(600, rate, 3)
+        run = experiment.run(chosen or make_policy("edf"), picks, arrivals)
+        allowed = experiment.deadline[picks] if scale is None else scale * experiment.standalone[picks]
+        return float((run.workflow["finish"] - arrivals <= allowed).mean())
 
-    rate = experiment.capacity(200, seed=3, policy=chosen, share=share)
+    rate = experiment.capacity(600, seed=3, policy=chosen, share=share, scale=scale)
     assert attainment(rate) >= share > attainment(rate * 1.03)
 
 

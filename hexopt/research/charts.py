@@ -118,8 +118,10 @@ def sustained_bars(found: SustainedRates, judged: Sequence[Judgement]) -> Chart:
         for j in judged
         if math.isfinite(j.value.mean)
     ]
-    title = f"Highest rate with {found.share:.0%} in time: higher is better"
-    return Chart("sustained", title, "", "Workflows a second", "bars", series, y_range=(0.0, None))
+    title = found.what[0].upper() + found.what[1:]
+    return Chart(
+        "sustained", f"{title}: higher is better", "", "Workflows a second", "bars", series, y_range=(0.0, None)
+    )
 
 
 def requirement_bars(results: Results, cell: Cell, workflows: int) -> Chart:

@@ -85,9 +85,13 @@ class Tuned(_Strict):
 
 
 class Sustained(_Strict):
-    """The highest rate at which ``share`` of the workflows are in time, in runs of ``workflows`` at least."""
+    """The highest rate at which ``share`` of the workflows are in time, in runs of ``workflows`` at least.
+
+    In time is what meets its deadline, or ``scale`` times its own stand-alone latency if that is given.
+    """
 
     share: float = Field(default=0.95, gt=0, lt=1)
+    scale: _Positive | None = None
     workflows: int = Field(default=600, ge=10, le=1_000_000)
 
 

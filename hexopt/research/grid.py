@@ -116,14 +116,15 @@ class Job:
 
 @dataclass(frozen=True)
 class Search:
-    """The highest rate at which ``share`` of the workflows are in time, sought by runs of ``workflows`` or more."""
+    """What to look for: see :meth:`hexopt.simulation.experiment.Experiment.capacity`."""
 
     setting: int
     deadline: int
     policy: str
     seed: int
-    share: float
     workflows: int
+    share: float
+    scale: float | None
 
 
 @dataclass(frozen=True)
@@ -144,7 +145,8 @@ def rate_of(shared: Shared, search: Search) -> float:
     for source in shared.sources:
         register(source)
     experiment = shared.settings[search.setting].experiments[search.deadline]
-    return experiment.capacity(search.workflows, search.seed, make_policy(search.policy), search.share)
+    policy = make_policy(search.policy)
+    return experiment.capacity(search.workflows, search.seed, policy, search.share, search.scale)
 
 
 def drawn(shared: Shared, job: Job) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
@@ -282,10 +284,12 @@ def sustained_rates(
         for setting in range(len(shared.settings))
         for place in range(len(definition.deadline_values))
     ]  # fmt: skip
-    share, workflows = definition.sustained.share, definition.sustained.workflows
+    wanted = definition.sustained
 
     def rates(runs: Sequence[tuple[int, int, str]], seeds: Sequence[int]) -> dict[tuple[int, int, str], list[float]]:
-        searches = [Search(*which, seed, share, workflows) for which in runs for seed in seeds]
+        searches = [
+            Search(*which, seed, wanted.workflows, wanted.share, wanted.scale) for which in runs for seed in seeds
+        ]
         found = iter(run(rate_of, searches, shared) if searches else ())
         return {which: [next(found) for _ in seeds] for which in runs}
 
@@ -300,14 +304,17 @@ def sustained_rates(
 
     ran = {at: {c.label: text_of(at, c) for c in who} for at in places}
     reported = rates(list(dict.fromkeys((*at, t) for at in places for t in ran[at].values())), definition.seed_list)
-    labels = deadline_labels(definition)
-    return [
-        SustainedRates(
-            at[0], at[1], shared.settings[at[0]].trace, shared.settings[at[0]].cluster, labels[at[1]], share,
-            definition.seed_list, ran[at], {label: np.array(reported[(*at, text)]) for label, text in ran[at].items()},
-        )
-        for at in places
-    ]  # fmt: skip
+    found = []
+    for at in places:
+        setting, deadline = shared.settings[at[0]], deadline_labels(definition)[at[1]]
+        by_label = {label: np.array(reported[(*at, text)]) for label, text in ran[at].items()}
+        found.append(
+            SustainedRates(
+                *at, setting.trace, setting.cluster, deadline, wanted.share, wanted.scale, definition.seed_list,
+                ran[at], by_label,
+            )
+        )  # fmt: skip
+    return found
 
 
 def _job(cell: Cell, definition: Definition, policy: str, seed: int) -> Job:

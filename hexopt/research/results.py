@@ -75,6 +75,7 @@ class Cell:
 class SustainedRates:
     """What every policy sustains at one deadline: the highest rate at which ``share`` of the workflows are in time.
 
+    In time is within the deadline, or within ``scale`` times the workflow's own stand-alone latency if that is given.
     ``ran`` has each policy with its parameters, ``rates`` workflows a second, shape (seeds,), both by label; 0 where
     too few are in time at any rate, infinite where enough are at every one.
     """
@@ -85,6 +86,7 @@ class SustainedRates:
     cluster: str
     deadline: str
     share: float
+    scale: float | None
     seeds: list[int]
     ran: dict[str, str]
     rates: dict[str, NDArray[np.float64]]
@@ -92,7 +94,13 @@ class SustainedRates:
     @property
     def title(self) -> str:
         """The whole, for people."""
-        return f"{self.trace} on {self.cluster}: highest rate with {self.share:.0%} in time, deadline {self.deadline}"
+        return f"{self.trace} on {self.cluster}: {self.what}, deadline {self.deadline}"
+
+    @property
+    def what(self) -> str:
+        """What the rates are, for people."""
+        within = "in time" if self.scale is None else f"within {self.scale:g}x their own stand-alone latency"
+        return f"highest rate with {self.share:.0%} {within}"
 
     @property
     def slug(self) -> str:
@@ -218,8 +226,8 @@ def write_results(results: Results, folder: Path) -> list[Path]:
         tables["sustained.parquet"] = pa.Table.from_pylist(
             [
                 {
-                    "trace": s.trace, "cluster": s.cluster, "deadline": s.deadline, "share": s.share, "policy": policy,
-                    "ran": s.ran[policy], "seed": seed, "rate": rate,
+                    "trace": s.trace, "cluster": s.cluster, "deadline": s.deadline, "share": s.share, "scale": s.scale,
+                    "policy": policy, "ran": s.ran[policy], "seed": seed, "rate": rate,
                 }
                 for s in results.sustained
                 for policy, rates in s.rates.items()
