@@ -13,8 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hexopt.solvers.kernels import LATE, inlined, kernel
-from hexopt.solvers.pairs.judge import objective_of
-from hexopt.solvers.pairs.kernels import PairArrays, arrays_of
+from hexopt.solvers.pairs.kernels import PairArrays, arrays_of, cost_of
 from hexopt.solvers.pairs.plan import PairPlan
 from hexopt.solvers.pairs.problem import PairProblem
 from hexopt.solvers.plan import HELD
@@ -31,7 +30,9 @@ def greedy_pairs(problem: PairProblem) -> PairPlan:
     """
     started = time.perf_counter()
     a = arrays_of(problem)
-    best = min((_inserted(problem, a, order) for order in orders(problem)), key=lambda plan: plan.objective)
+    # One call has one order, and few calls seldom have four.
+    different = {order.tobytes(): order for order in orders(problem)}.values()
+    best = min((_inserted(problem, a, order) for order in different), key=lambda plan: plan.objective)
     return PairPlan(
         best.prefill, best.decode, best.order, best.objective, solver="greedy", seconds=time.perf_counter() - started
     )
@@ -45,8 +46,8 @@ def orders(problem: PairProblem) -> list[NDArray[np.int64]]:
     (Smith's rule).
     """
     p: Any = problem
-    if problem.calls == 0:
-        return [np.zeros(0, np.int64)]
+    if problem.calls < 2:
+        return [np.arange(problem.calls)]
     weight = np.maximum(p.weight[p.workflow], 1e-3 * p.weight.max() + 1e-9)
     decode = np.where(problem.possible.any(axis=1), p.decode, np.inf)
     prefill = np.where(problem.possible.any(axis=2) & ~problem.settled[:, None], p.prefill, np.inf)
@@ -74,8 +75,7 @@ def _inserted(problem: PairProblem, a: PairArrays, order: NDArray[np.int64]) -> 
     shape = (d, n + int(there.max(initial=0)))
     a.lateness[:] = 0.0
     _insert(a, order, prefill, decode, there.copy(), np.zeros(d), np.zeros(shape), np.zeros(shape, np.int64))
-    plan = PairPlan(prefill, decode, order)
-    return PairPlan(prefill, decode, order, objective_of(problem, a, plan))
+    return PairPlan(prefill, decode, order, float(cost_of(a, prefill, decode, order)))
 
 
 @inlined
