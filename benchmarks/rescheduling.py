@@ -22,7 +22,10 @@ from hexopt.traces import Stage, Workflow, read_trace
 from hexopt.traces.samples import sample_path
 
 LLUMNIX = ("round-robin", "infaas-style", "llumnix-style")
-CONTINUUM = ("least-loaded", "autellix-plas-style", "workflow-fcfs", "continuum-style:ttl=2", "continuum-style")
+CONTINUUM = (
+    *("least-loaded", "autellix-plas-style", "workflow-fcfs", "continuum-style:ttl=2", "continuum-style"),
+    "continuum-style:host_gb=200",
+)
 LONGEST, MEAN = 6144, 256
 
 

@@ -15,7 +15,7 @@ class _Strict(BaseModel):
 
 
 class Swap(_Strict):
-    """Host memory that KV goes to on preemption, instead of being computed again.
+    """Host memory that KV goes to on preemption, and after a call where that is asked for, instead of being lost.
 
     ``call_us`` and ``gb_per_s`` are assumptions: what a copy costs at least (10 us) and PCIe 4.0 x16 (32 GB/s).
 
@@ -29,6 +29,8 @@ class Swap(_Strict):
         Whether the engine goes on while it copies, or its step waits.
     reuse
         Whether a copy stays when its call goes back to the GPU, so that only what is new need be copied again.
+    keep
+        Whether what a call has left stays there, too, for the next calls of its workflow.
     call_us, gb_per_s
         Least microseconds of a copy; bandwidth of the link, GB a second.
     """
@@ -37,6 +39,7 @@ class Swap(_Strict):
     granularity: Literal["block", "group"] = "block"
     overlap: bool = False
     reuse: bool = False
+    keep: bool = False
     call_us: float = Field(default=10.0, ge=0, le=1e6, allow_inf_nan=False)
     gb_per_s: float = Field(default=32.0, gt=0, le=1e6, allow_inf_nan=False)
 

@@ -24,14 +24,12 @@ from hexopt.policies.knowledge import Knowledge
 from hexopt.simulation.queues import requeue
 from hexopt.simulation.state import DECODE, NONE, OPEN, Simulation
 from hexopt.solvers.extras import MissingExtraError
-from hexopt.solvers.pairs import PAIR_SOLVERS, PairPlan, anneal_pairs, greedy_pairs, solve_pairs
+from hexopt.solvers.pairs import PAIR_SOLVERS, PairPlan, PairProblem, anneal_pairs, greedy_pairs, solve_pairs
 from hexopt.solvers.pairs.judge import objective_of
 from hexopt.solvers.pairs.kernels import arrays_of
 
 _log = logging.getLogger(__name__)
 
-_OVERTIME = 1.1
-"""A solver that takes longer than its limit by this factor is late."""
 _SOON = 1e-9
 
 
@@ -114,7 +112,8 @@ class PairScheduler:
         settings, problem = self.settings, epoch.problem
         try:
             if problem.calls == 1 or settings.solver == "greedy":
-                return self._counted(greedy_pairs(problem), started)
+                plan = greedy_pairs(problem)
+                return plan, self._counted(problem, started)
             if settings.freeze and settings.solver == "annealing":
                 plan = anneal_pairs(problem, time_limit=None, moves=int(settings.moves) * problem.calls)
             else:
@@ -126,15 +125,13 @@ class PairScheduler:
             _log.exception("solver %s failed on %d pairs: greedy insertion plans", settings.solver, problem.calls)
             self.tally.failed += 1
             plan = greedy_pairs(problem)
-        return self._counted(plan, started)
+        return plan, self._counted(problem, started)
 
-    def _counted(self, plan: PairPlan, started: float) -> tuple[PairPlan, float]:
+    def _counted(self, problem: PairProblem, started: float) -> float:
+        """Seconds since then, which solving took."""
         seconds = time.perf_counter() - started
-        self.tally.solves += 1
-        self.tally.stages += plan.order.shape[0]
-        self.tally.seconds.append(seconds)
-        self.tally.late += seconds > _OVERTIME * self.settings.time_limit
-        return plan, seconds
+        self.tally.count(problem.calls, 0, seconds, self.settings.time_limit)
+        return seconds
 
     def _apply(self, board: Simulation) -> None:
         """Give the calls that are not handed over yet their pairs, and all that wait their places."""

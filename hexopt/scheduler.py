@@ -64,6 +64,14 @@ class SolveTally:
     moved: int = 0
     """Waiting stages whose place changed."""
 
+    def count(self, stages: int, expected: int, seconds: float, limit: float) -> None:
+        """A problem of ``stages``, and ``expected`` ones, was solved in so many seconds of ``limit``."""
+        self.solves += 1
+        self.stages += stages
+        self.expected += expected
+        self.seconds.append(seconds)
+        self.late += seconds > _OVERTIME * limit
+
 
 @dataclass(frozen=True)
 class Pending:
@@ -200,11 +208,8 @@ class Scheduler:
             self.tally.failed += 1
             plan = greedy(problem)
         seconds = time.perf_counter() - started
-        self.tally.solves += 1
-        self.tally.stages += epoch.stages.shape[0]
-        self.tally.expected += problem.stages - epoch.stages.shape[0]
-        self.tally.seconds.append(seconds)
-        self.tally.late += seconds > _OVERTIME * settings.time_limit
+        stages = epoch.stages.shape[0]
+        self.tally.count(stages, problem.stages - stages, seconds, settings.time_limit)
         return plan, seconds
 
     def _apply(self, board: Simulation, know: Knowledge, now: float) -> None:

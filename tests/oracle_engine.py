@@ -71,6 +71,7 @@ class OracleHost:
     group: bool = False
     overlap: bool = False
     reuse: bool = False
+    keep: bool = False
 
     def seconds(self, tokens: int, block: int) -> float:
         """Seconds of copying ``tokens``."""
@@ -404,6 +405,8 @@ class OracleInstance:
         self.steps: list[OracleStep] = []
         self.outcomes: dict[int, OracleOutcome] = {}
         self.ended: dict[int, _Call] = {}
+        self.kept: dict[int, int] = {}
+        """Blocks of ended stages that host memory keeps."""
         self._arrived = 0
         self._prepended = 0
         self._scheduled: dict[int, tuple[_Call, int]] = {}
@@ -431,6 +434,7 @@ class OracleInstance:
             self.give_up()
         self.reserved = 0
         self.pins.clear()
+        self.kept.clear()
         lost = self.turn_away()
         self.loading.clear()
         self.link_free = self.stall = 0.0
@@ -609,6 +613,48 @@ class OracleInstance:
                 self.cache.hold(node)
             self.pins.append(_Pin(stage, call.workflow, call.arrival, found, now + call.pin))
 
+    def keep_on_host(self, stage: int) -> None:
+        """Keep what the ended ``stage`` has left, instead of what begins it, if there is room."""
+        host = self.config.host
+        if host is None or not host.keep:
+            return
+        call = self.ended[stage]
+        if self.config.role == "decode" or not call.path:
+            return
+        blocks = min(self.cache.nodes[call.path[-1]].end_tokens, call.tokens - 1) // self.config.block_size
+        for other in list(self.kept):
+            shared = self._common_blocks(self.ended[other], call)
+            if self.ended[other].workflow == call.workflow and self.kept[other] <= min(blocks, shared):
+                del self.kept[other]
+        if blocks > 0 and self._on_host() + blocks <= host.blocks:
+            self.kept[stage] = blocks
+
+    def _common_blocks(self, one: _Call, other: _Call) -> int:
+        alike = [a for a, b in zip(one.path, other.path, strict=False) if a == b]
+        return self.cache.nodes[alike[-1]].end_tokens // self.config.block_size if alike else 0
+
+    def _on_host(self) -> int:
+        """Blocks of host memory in use."""
+        return sum(self._blocks(c.on_host) for c in self.here) + sum(self.kept.values())
+
+    def forget_kept(self, workflow: int) -> None:
+        """The workflow has ended."""
+        self.kept = {k: n for k, n in self.kept.items() if self.ended[k].workflow != workflow}
+
+    def _reloaded(self, call: _Call, hits: int) -> int:
+        """Blocks behind the cached ones that come back from host memory, where that is faster than a prefill."""
+        host, block = self.config.host, self.config.block_size
+        if host is None or not call.path:
+            return 0
+        mine = [k for k in self.kept if self.ended[k].workflow == call.workflow]
+        there = max((min(self.kept[k], self._common_blocks(self.ended[k], call)) for k in mine), default=0)
+        blocks = min(there, (call.tokens - 1) // block) - hits
+        if blocks <= 0:
+            return 0
+        tokens, cached = blocks * block, hits * block
+        work = (1, tokens, tokens * (cached + tokens / 2), cached + tokens, 0, 0)
+        return blocks if host.seconds(tokens, block) < step_seconds(self.coef, *work) else 0
+
     def unpin(self, pin: _Pin) -> None:
         """The contents of ``pin`` may be evicted."""
         self.touched = True
@@ -776,8 +822,9 @@ class OracleInstance:
                 continue
             found = cache.find(call.path, (call.tokens - 1) // block)
             hits = sum(count for _, count in found)
-            new = min(call.tokens - hits * block, self._budget())
-            grow = self._blocks(hits * block + new) - hits
+            there = hits + self._reloaded(call, hits)
+            new = min(call.tokens - there * block, self._budget())
+            grow = self._blocks(there * block + new) - hits
             whole = self._blocks(call.tokens) - hits
             held = [node for node, _ in found]
             while whole > cache.free() - cache.taken_by_holding(held) and self.pins and not admitted:
@@ -797,9 +844,11 @@ class OracleInstance:
                 cache.hold(node)
                 call.nodes_held.append(node)
             call.in_nodes = call.held = hits
-            call.computed = hits * block
+            call.computed = there * block
+            if there > hits:
+                self.stall += self.config.host.seconds((there - hits) * block, block)
             if call.cached_tokens < 0:
-                call.cached_tokens = call.computed
+                call.cached_tokens = hits * block
                 call.start = now
             self.running.append(call)
             self._run(call, new, grow)
@@ -843,14 +892,11 @@ class OracleInstance:
         if new == 0:
             return
 
-        def used() -> int:
-            return sum(self._blocks(c.on_host) for c in self.here)
-
         more = self._blocks(call.computed) - self._blocks(call.on_host)
         for other in reversed(self.here):
-            if used() + more > host.blocks and other is not call and other in self.running:
+            if self._on_host() + more > host.blocks and other is not call and other in self.running:
                 other.on_host = 0
-        if used() + more > host.blocks:
+        if self._on_host() + more > host.blocks:
             return
         call.on_host = call.computed
         seconds = host.seconds(new, block)
@@ -920,7 +966,7 @@ class OracleInstance:
         assert self._budget() >= 0
         assert len(self.running) + len(self.loading) <= self.config.max_num_seqs
         if self.config.host is not None:
-            assert sum(self._blocks(c.on_host) for c in self.here) <= self.config.host.blocks
+            assert self._on_host() <= self.config.host.blocks
         assert not {c.stage for c in self.running} & {c.stage for c in self.waiting}
         for call in self.running:
             assert 0 <= call.generated < call.output
@@ -1064,7 +1110,9 @@ def simulate_oracle(
                 if all(k in finish for k, stage in enumerate(stages) if stage.workflow == ended):
                     for other in instances:
                         other.unpin_workflow(ended)
+                        other.forget_kept(ended)
                 else:
+                    instance.keep_on_host(index)
                     instance.keep(index, now)
                 for child, stage in enumerate(stages):
                     if index in stage.parents and all(parent in finish for parent in stage.parents):

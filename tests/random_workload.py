@@ -26,6 +26,7 @@ ALL_POLICIES = (
     "llumnix-style:scale=true,threshold=60,low=25,high=35,interval=0.3,start=0.1",
     "continuum-style:cold=2",
     "continuum-style:ttl=3,preempted_first=false",
+    "continuum-style:ttl=0.1,host_gb=0.5",
     "autellix-atlas-style:beta=0.2,by_speed=false,quantum=0.05,long=100",
     "agentmath-style:base_tokens=100,sessions=3",
     "hexagent-style:sort_above=0",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,9 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from random_workload import RATE, random_experiment, small_cluster
 
+from hexopt.models.roofline import step_seconds
 from hexopt.policies import continuum
 from hexopt.policies.registry import PolicyError, make_policy
 from hexopt.simulation.experiment import Experiment
+from hexopt.simulation.hostmemory import copy_seconds
 from hexopt.traces import Prefix, Stage, Workflow
 
 GAPS = [0.1, 0.2, 0.5, 1.0, 10.0]
@@ -41,6 +44,38 @@ def test_time_to_live_of_the_worked_examples(delay, eta, reload, wanted):
     assert continuum.best_ttl(ordered, 5, delay * eta + reload) == wanted
 
 
+@pytest.mark.parametrize("host_gb", [0.0, 10.0])
+def test_a_context_that_was_evicted_is_prefilled_or_reloaded(host_gb):
+    """While the tool of one workflow runs, a call of another takes all of the memory."""
+    said = Prefix("context", 3200, local=True)
+    turns = Workflow(
+        "turns",
+        (
+            Stage("0", "think", 3200, 16, (), (said,)),
+            Stage("1", "think", 3300, 16, ("0",), (said,), tool_delay=20.0),
+        ),
+    )
+    flood = Workflow("flood", (Stage("0", "write", 3960, 40),))
+    cluster = small_cluster(kv_tokens=4000, max_num_batched_tokens=8192, shortest=4000)
+    cluster = replace(cluster, instances=cluster.instances[1:2])
+    experiment = Experiment.of([turns, flood], cluster)
+    policy = make_policy(f"continuum-style:ttl=0,host_gb={host_gb:g}")
+    run = experiment.run(policy, np.array([0, 1]), np.array([0.0, 10.0]))
+    first, second = run.stage[run.stage["workflow"] == 0]
+    assert second["start"] == second["ready"] and second["cached"] == 0
+    coef = run.instance[0]
+    took = second["first_token"] - second["start"]
+    alone = first["first_token"] - first["start"]
+    if host_gb == 0.0:
+        assert took > alone and run.instance["swapped_in"].sum() == 0
+        return
+    copy = copy_seconds(coef, 3200)
+    assert run.instance["swapped_in"].sum() == 3200 and copy < alone
+    step = step_seconds(cluster.instances[0].coef, 1, 100, 100 * (3200 + 50.0), 3300.0, 0, 0.0)
+    assert took == pytest.approx(copy + step, rel=1e-9)
+    assert run.instance["host_used"].sum() == 0
+
+
 def test_time_to_live_before_much_is_known():
     assert continuum.ttl(knowing(GAPS, cold=100), 0, 2.0, 0.4) == pytest.approx(math.log(2.4))
     assert continuum.cold_ttl(0.0, 0.0) == continuum.cold_ttl(0.2, 0.3) == 0.0
@@ -55,7 +90,7 @@ def test_time_to_live_is_the_best_of_all_durations(gaps, benefit):
     tau = continuum.best_ttl(np.array(sorted(gaps)), len(gaps), benefit)
 
     def score(t: float) -> float:
-        return sum(gap <= t for gap in gaps) / len(gaps) * benefit - t if t > 0 else 0.0
+        return sum(gap <= t for gap in gaps) / len(gaps) * benefit - t
 
     assert tau in {0.0, *gaps}
     assert score(tau) == pytest.approx(max(0.0, *(score(t) for t in gaps)), abs=1e-9)

@@ -168,6 +168,7 @@ def switch(row, config: OracleConfig) -> None:  # type: ignore[no-untyped-def]
         row["kv_bytes"], row["copy_parts"], row["host_blocks"] = host.token_bytes, host.parts, host.blocks
         row["call_seconds"], row["byte_seconds"] = host.call_seconds, 1.0 / host.bandwidth
         row["host_group"], row["host_overlap"], row["host_reuse"] = host.group, host.overlap, host.reuse
+        row["host_keep"] = host.keep
     if rule is not None:
         switch_admission(
             row,

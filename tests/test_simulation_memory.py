@@ -9,7 +9,7 @@ import pytest
 from bare_board import bare_board
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from oracle_engine import OracleHost, OracleRandom, OracleRule
+from oracle_engine import OracleHost, OracleRandom, OracleRule, OracleStage
 from test_simulation_engine import Case, assert_case_agrees, random_case, with_failures
 
 from hexopt.cluster import parse_cluster
@@ -36,6 +36,7 @@ def with_mechanisms(case: Case, rng: np.random.Generator) -> Case:
             group=bool(rng.random() < 0.5),
             overlap=bool(rng.random() < 0.5),
             reuse=bool(rng.random() < 0.5),
+            keep=bool(rng.random() < 0.5),
         )
         rule = OracleRule(
             str(rng.choice(RULES)),
@@ -79,6 +80,35 @@ def test_agrees_with_the_oracle_on_four_hundred_workloads_with_mechanisms_on() -
         looked += int((sim.instance["admission"] > 0).any())
     assert swapped > 60, "too few workloads came back from host memory"
     assert looked > 60
+
+
+def with_contexts(case: Case, rng: np.random.Generator) -> Case:
+    """Every workflow at one instance, its calls on one content; host memory that keeps it, and brings it back fast."""
+    first: dict[int, OracleStage] = {}
+    stages = []
+    for stage in case.stages:
+        like = first.setdefault(stage.workflow, stage)
+        leaf = like.path_leaf
+        end = 0 if leaf < 0 else case.nodes[leaf].end_tokens
+        prompt = max(stage.prompt, end - stage.output, 1)
+        stages.append(replace(stage, instance=like.instance, path_leaf=leaf, prompt=prompt))
+    host = OracleHost(blocks=0, token_bytes=1e3, call_seconds=0.0, keep=True, group=bool(rng.random() < 0.5))
+    room = [int(config.blocks * rng.choice([0.5, 10.0])) for config in case.configs]
+    configs = [replace(config, host=replace(host, blocks=b)) for config, b in zip(case.configs, room, strict=True)]
+    return replace(case, stages=stages, configs=configs)
+
+
+def test_agrees_with_the_oracle_on_two_hundred_workloads_whose_contexts_come_back() -> None:
+    reloaded = 0
+    for seed in range(200):
+        rng = np.random.default_rng(1_000_000 + seed)
+        case = with_contexts(random_case(rng), rng)
+        sim = assert_case_agrees(with_failures(case, rng) if seed % 4 == 0 else case, seed)
+        assert (sim.instance["host_used"] == 0).all() and (sim.stage["on_host"] == 0).all()
+        # Without preemptions nothing else comes back.
+        calm = sim.instance["preemptions"] == 0
+        reloaded += int((sim.instance["swapped_in"][calm] > 0).any())
+    assert reloaded > 30, "too few workloads reloaded a context"
 
 
 @given(st.integers(10_000, 2**31))

@@ -5,23 +5,25 @@ Continuum (arXiv 2511.02230; later versions call the mechanism CacheTTL). When a
 ``tau* = argmax over tau of P(tau, f) * (T * eta + R) - tau``, tau in {0} and the durations seen of tool f,
 
 where P(tau, f) is the share of f's durations up to tau, T the mean queueing delay of calls that came back and found
-their KV gone (0 at first), R the seconds of prefilling the context again, and ``eta = -Corr(k, N - k)`` over the turns
-k of the workflows of N turns that have ended. Until more than K durations are known, gaps are taken to be
-exponential of mean 1 and eta as 1: ``tau = max(0, ln(T + R))``; with at most K of a tool's own, those of all tools
-count.
+their KV gone (0 at first), R the seconds of prefilling the context again, or of reloading it, and
+``eta = -Corr(k, N - k)`` over the turns k of the workflows of N turns that have ended. Until more than K durations are
+known, gaps are taken to be exponential of mean 1 and eta as 1: ``tau = max(0, ln(T + R))``; with at most K of a tool's
+own, those of all tools count.
 
 Queues are ordered by (preempted, pinned, arrival of the workflow); the first that does not fit holds up the rest, and
 while it does not, the pin of the workflow that arrived last goes, see :mod:`hexopt.simulation.pinning`.
 
-``ttl`` fixes tau, in seconds; with 0 nothing is pinned, which is first come first served by workflow.
+``ttl`` fixes tau, in seconds; with 0 nothing is pinned, which is first come first served by workflow. With ``host_gb``
+what calls leave is kept in host memory, too, see :mod:`hexopt.simulation.keeping`: a call whose contents are not pinned
+any more goes back to them, and reloads them where that is faster than prefilling.
 
 Assumed: K = 100; a tool is what follows a kind of call, so f is the kind of the call that ends, and a duration the time
 until the workflow's next call is ready; T is over the last 100 such calls, and durations over the last 1000; a call
 whose workflow has something pinned goes there, any other to the least loaded instance for its speed, as
 ``workflow-fcfs``; a running call that is short of memory takes pinned blocks before it preempts.
 
-Deviations: R is the prefill alone on its instance, and KV is not reloaded from host memory; a preempted call goes first
-from then on, also where it is evicted again.
+Deviations: a preempted call goes first from then on, also where it is evicted again; the copy to host memory costs
+nothing.
 """
 
 # mypy: ignore-errors
@@ -33,6 +35,7 @@ from hexopt.models.kernel import kernel
 from hexopt.policies.compiled import first_fitting, takes
 from hexopt.policies.deadline import least_loaded_for_its_speed
 from hexopt.policies.knowledge import alone_seconds
+from hexopt.simulation.hostmemory import copy_seconds
 from hexopt.simulation.pinning import pin
 from hexopt.simulation.state import NONE
 
@@ -63,9 +66,10 @@ LAST_END = 0
 LAST_KIND = 1
 TURNS = 2
 PINNED_BY = 3
-COLUMNS = 4
+LAST_CALL = 4
+COLUMNS = 5
 """Places in ``Knowledge.programs``: when the last call ended; one more than its kind, 0 once the next call has come;
-calls ended; one more than the call that pinned last."""
+calls ended; one more than the call that pinned last; one more than the call that ended last."""
 
 PINNED_FIRST = -1e9
 """Added to a workflow's arrival where it finds its contents pinned."""
@@ -178,6 +182,9 @@ def place(sim, know, r, now):
         return sim.stage[by].instance
     # Its contents are gone, or it has had none: what it waits is T's only where it had some.
     stage.urgency = 1.0 if program[TURNS] > 0.0 else 0.0
+    last = int(program[LAST_CALL]) - 1
+    if last >= 0 and sim.stage[last].on_host > 0 and takes(sim, r, sim.stage[last].instance):
+        return sim.stage[last].instance
     return first_fitting(sim, r, least_loaded_for_its_speed(sim, know))
 
 
@@ -189,6 +196,7 @@ def ended(sim, know, r):
     program[LAST_END] = stage.finish
     program[LAST_KIND] = stage.kind + 1.0
     program[TURNS] += 1.0
+    program[LAST_CALL] = r + 1.0
     if stage.urgency == 1.0:
         _delayed(know.memory, stage.start - stage.ready)
     if sim.workflow[stage.workflow].stages_left == 0:
@@ -200,6 +208,8 @@ def ended(sim, know, r):
         reload = know.scale[i] * alone_seconds(
             know.coef[i], float(stage.prompt + stage.output), 0.0, 1.0, float(sim.instance[i].max_batched)
         )
+        if stage.on_host > 0:
+            reload = min(reload, copy_seconds(sim.instance[i], stage.on_host))
         tau = ttl(know, stage.kind, mean_delay(know.memory), reload)
     if tau > 0.0 and pin(sim, r, stage.finish + tau):
         program[PINNED_BY] = r + 1.0

@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from hexopt.memory_rules import Swap
 from hexopt.models.lengths import PROMPT_BUCKETS
 from hexopt.models.tallies import shrunken_mean
 from hexopt.policies import agentmath, autellix, compiled, continuum, infaas, justitia, llumnix
@@ -21,6 +22,7 @@ from hexopt.policies.knowledge import Knowledge
 from hexopt.policies.linked import Labelled, Linked, check_positive, mean_service
 from hexopt.policies.linking import NO_HOOKS
 from hexopt.policies.policy import Fleet, Training
+from hexopt.simulation.mechanisms import switch_swap
 from hexopt.simulation.state import DECODE, MIXED
 
 
@@ -123,11 +125,14 @@ class Continuum(Linked):
         Durations up to which gaps are taken to be exponential.
     preempted_first
         Whether preempted calls go before all others.
+    host_gb
+        GB of host memory for each GPU, which keeps what calls leave; 0: it is prefilled again.
     """
 
     ttl: str = "auto"
     cold: float = 100.0
     preempted_first: bool = True
+    host_gb: float = 0.0
 
     name: ClassVar[str] = "continuum-style"
     rule: ClassVar[Any] = continuum
@@ -150,6 +155,11 @@ class Continuum(Linked):
 
             raise PolicyError(f"ttl is {self.ttl!r}, expected auto or seconds from 0 on")
         return seconds
+
+    def configure(self, instance: NDArray[np.void]) -> None:
+        if self.host_gb > 0.0:
+            for row in instance:
+                switch_swap(row, Swap(gb=self.host_gb, granularity="group", keep=True))
 
     def weights(self, training: Training) -> NDArray[np.float64]:
         return np.array([self.fixed(), self.cold])

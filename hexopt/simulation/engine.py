@@ -14,6 +14,7 @@ from hexopt.simulation.admission import admits, look, observe
 from hexopt.simulation.fairness import redraw
 from hexopt.simulation.hostmemory import fetch, fetched, forget_copy, leave, swap_out
 from hexopt.simulation.jump import blocks_for, cut_jump
+from hexopt.simulation.keeping import reload_blocks, reloaded_blocks
 from hexopt.simulation.kvcache import admit, credit, found_blocks, release, take_blocks
 from hexopt.simulation.migration import give_up_move, go_on, seat, steps_until_copied
 from hexopt.simulation.pinning import unpin_latest, unpin_workflow
@@ -254,8 +255,11 @@ def _schedule_waiting(sim, i, budget, now):
         from_free = 0
         if inst.prefix_caching == 1:
             found, from_free = found_blocks(sim, i, stage.leaf, limit)
-        new = min(tokens - found * block, budget)
-        grow = blocks_for(found * block + new, block) - found
+        loaded = 0
+        if inst.host_keep == 1:
+            loaded = reloaded_blocks(sim, i, r, found, limit)
+        new = min(tokens - (found + loaded) * block, budget)
+        grow = blocks_for((found + loaded) * block + new, block) - found
         while blocks_for(tokens, block) - found > inst.free - from_free and inst.pinned > 0 and not admitted:
             unpin_latest(sim, i, stage.workflow)
             if inst.prefix_caching == 1:
@@ -269,9 +273,11 @@ def _schedule_waiting(sim, i, budget, now):
         admit(sim, i, r, limit)
         take_blocks(sim, i, grow)
         stage.held = found + grow
-        stage.computed = found * block
+        stage.computed = (found + loaded) * block
         stage.scheduled = new
         budget -= new
+        if loaded > 0:
+            reload_blocks(sim, i, loaded)
         _run(sim, i, r)
         if math.isnan(stage.start):
             stage.start = now

@@ -10,6 +10,7 @@ import math
 
 from hexopt.models.kernel import kernel
 from hexopt.simulation.jump import freed
+from hexopt.simulation.keeping import lose_kept
 from hexopt.simulation.kvcache import clear, give_back, release
 from hexopt.simulation.migration import give_up_move, strand_moves
 from hexopt.simulation.queues import push_delayed, push_ready
@@ -104,6 +105,8 @@ def _fail(sim, i, now):
     inst.pinned = 0
     inst.promised = 0
     inst.reserved = 0
+    if inst.host_keep == 1:
+        lose_kept(sim, i)
     inst.host_used = 0
     inst.loading = 0
     inst.stall = 0.0

@@ -14,6 +14,7 @@ from hexopt.policies.linking import ENDED, HANDED, PLACE, TICK, call_at
 from hexopt.simulation.cycles import cycles
 from hexopt.simulation.engine import FOREVER, arrive, begin_step, end_step, joins
 from hexopt.simulation.handover import bring, freest_decoder, hand_over
+from hexopt.simulation.keeping import forget_kept, keep
 from hexopt.simulation.lifecycle import change_state
 from hexopt.simulation.pinning import expire, unpin_ended
 from hexopt.simulation.queues import pop_delayed, push_delayed, push_ready
@@ -47,6 +48,9 @@ def _finish_stage(policy, sim, know, r, now):
     if workflow.stages_left == 0:
         workflow.finish = now
         unpin_ended(sim, stage.workflow, now)
+        forget_kept(sim, stage.workflow)
+    elif sim.instance[stage.instance].host_keep == 1:
+        keep(sim, r)
     ended(policy, sim, know, r)
     for k in range(stage.first_child, stage.first_child + stage.children):
         child = sim.child[k]

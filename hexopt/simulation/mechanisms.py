@@ -29,12 +29,12 @@ def write_facts(row: Any, instance: Instance) -> None:
 
 def switch_swap(row: Any, swap: Swap | None) -> None:
     """Give the instance in INSTANCE record ``row`` host memory, or take it; its facts are there already."""
-    row["host_blocks"] = 0
+    row["host_blocks"] = row["host_keep"] = 0
     if swap is None or row["kv_bytes"] == 0:
         return
     row["host_blocks"] = min(swap.gb * 1e9 // (row["kv_bytes"] * row["block_size"]), np.iinfo(np.int32).max)
     row["host_group"] = swap.granularity == "group"
-    row["host_overlap"], row["host_reuse"] = swap.overlap, swap.reuse
+    row["host_overlap"], row["host_reuse"], row["host_keep"] = swap.overlap, swap.reuse, swap.keep
     row["call_seconds"], row["byte_seconds"] = swap.call_us * 1e-6, 1e-9 / swap.gb_per_s
 
 

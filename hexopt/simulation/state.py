@@ -178,6 +178,7 @@ INSTANCE = np.dtype(
         ("host_group", "i4"),
         ("host_overlap", "i4"),
         ("host_reuse", "i4"),
+        ("host_keep", "i4"),
         ("host_used", "i4"),
         ("loading", "i4"),
         ("stall", "f8"),
