@@ -46,7 +46,7 @@ def test_time_to_live_of_the_worked_examples(delay, eta, reload, wanted):
 
 @pytest.mark.parametrize("host_gb", [0.0, 10.0])
 def test_a_context_that_was_evicted_is_prefilled_or_reloaded(host_gb):
-    """While the tool of one workflow runs, a call of another takes all of the memory."""
+    """While the tool of one workflow runs, calls of another take all of the memory."""
     said = Prefix("context", 3200, local=True)
     turns = Workflow(
         "turns",
@@ -55,7 +55,7 @@ def test_a_context_that_was_evicted_is_prefilled_or_reloaded(host_gb):
             Stage("1", "think", 3300, 16, ("0",), (said,), tool_delay=20.0),
         ),
     )
-    flood = Workflow("flood", (Stage("0", "write", 3960, 40),))
+    flood = Workflow("flood", (Stage("0", "write", 1960, 40), Stage("1", "write", 1960, 40)))
     cluster = small_cluster(kv_tokens=4000, max_num_batched_tokens=8192, shortest=4000)
     cluster = replace(cluster, instances=cluster.instances[1:2])
     experiment = Experiment.of([turns, flood], cluster)
