@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 from research_cases import made_analysis, made_results
 
-from hexopt.research.comparison import as_rows, judge
-from hexopt.research.metrics import METRICS, shown_metrics
+from hexopt.research.comparison import as_rows, judge, judge_values
+from hexopt.research.metrics import METRICS, SUSTAINED, shown_metrics
 from hexopt.research.statistics import bootstrap_mean, wilcoxon
 from hexopt.research.tables import best_of, escaped, latex, markdown, shown, write_csv
 
@@ -34,6 +34,15 @@ def test_ratios_are_paired_and_geometric():
     assert versus.effect == 1.0
     assert versus.p == pytest.approx(2 * wilcoxon(gain))  # the smaller of two equal ones, by Holm, and the other
     assert found["round-robin"].baseline is None
+
+
+def test_what_should_be_large_is_better_where_it_is_larger():
+    rates = {"edf": np.array([1.0, 1.1, 0.9]), "llf": np.array([2.0, 2.3, 1.8]), "round-robin": np.zeros(3)}
+    found = {j.policy: j for j in judge_values(rates, SUSTAINED, "edf")}
+    assert found["llf"].baseline.estimate.mean == pytest.approx(np.exp(np.log(rates["llf"] / rates["edf"]).mean()))
+    assert found["llf"].baseline.effect == 1.0 and found["llf"].best_other.other == "edf"
+    assert found["round-robin"].baseline is None
+    assert best_of(list(found.values())) == "llf"
 
 
 def test_shares_are_compared_by_difference():

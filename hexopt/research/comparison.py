@@ -18,8 +18,8 @@ from hexopt.research.statistics import Interval, bootstrap_mean, holm, rank_bise
 class Versus:
     """A policy against another, over the seeds.
 
-    ``estimate`` is the ratio of the other's value to the policy's (geometric mean) or the policy's minus the other's
-    (mean), whichever the metric is compared by; ``p`` is corrected by Holm over the policies of the cell; ``effect``
+    ``estimate`` is how many times better the policy's value is (geometric mean of the ratios) or the policy's minus the
+    other's (mean), whichever the metric is compared by; ``p`` is corrected by Holm over the policies of the cell; ``effect``
     is the rank-biserial correlation, positive where the policy is better.
     """
 
@@ -76,7 +76,8 @@ def _versus(values: dict[str, NDArray[np.float64]], pairs: dict[str, str], metri
         mine, theirs = values[policy], values[other]
         if metric.by_ratio:
             usable = bool(np.all(np.isfinite(mine) & np.isfinite(theirs) & (mine > 0) & (theirs > 0)))
-            gain = np.log(theirs / mine) if usable else None
+            better = (theirs, mine) if metric.smaller_is_better else (mine, theirs)
+            gain = np.log(better[0] / better[1]) if usable else None
         else:
             usable = bool(np.all(np.isfinite(mine) & np.isfinite(theirs)))
             gain = mine - theirs if usable else None

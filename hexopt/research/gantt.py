@@ -132,5 +132,5 @@ def _legend(styles: dict[str, str], others: bool, y: float) -> list[str]:
         parts.append(f'<circle cx="{x + 5:.1f}" cy="{y - 4:.1f}" r="5" fill="{colour}"/>')
         parts.append(f'<text x="{x + 14:.1f}" y="{y:.1f}">{escape(kind)}</text>')
         x += 28.0 + 6.5 * len(kind)
-    parts.append(f'<text x="{x:.1f}" y="{y:.1f}">outlined: of a workflow that was late</text>')
+    parts.append(f'<text x="{_LEFT:g}" y="{y - 14:.1f}">outlined: of a workflow that was late</text>')
     return parts
