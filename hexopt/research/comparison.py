@@ -19,8 +19,8 @@ class Versus:
     """A policy against another, over the seeds.
 
     ``estimate`` is how many times better the policy's value is (geometric mean of the ratios) or the policy's minus the
-    other's (mean), whichever the metric is compared by; ``p`` is corrected by Holm over the policies of the cell; ``effect``
-    is the rank-biserial correlation, positive where the policy is better.
+    other's (mean), whichever the metric is compared by; ``p`` is corrected by Holm over the policies of the cell;
+    ``effect`` is the rank-biserial correlation, positive where the policy is better.
     """
 
     other: str

@@ -20,6 +20,8 @@ class Summary:
     is the share of all workflows that finished by their deadline; ``req95`` (``req99``) the SLO scale: the smallest
     multiple of its stand-alone latency within which 95% (99%) of the workflows finish, infinite if fewer do.
     ``throughput`` and ``goodput`` are workflows a second that finished, and that finished in time, over the run.
+    ``preemptions``, ``lost`` and ``migrations`` count how often calls were preempted, failed with their instance, and
+    moved while they ran.
     """
 
     policy: str
@@ -40,6 +42,8 @@ class Summary:
     kv_usage: float
     cache_hit_rate: float
     preemptions: int
+    lost: int
+    migrations: int
     engine_cpu_s: float
     scheduler_us_per_call: float
 
@@ -95,6 +99,8 @@ def summarise(run: Run, standalone: NDArray[np.float64]) -> Summary:
         kv_usage=float((instance["block_seconds"] / instance["blocks"]).sum() / (span * instance.shape[0])),
         cache_hit_rate=float(instance["cached_tokens"].sum() / max(looked_up, 1)),
         preemptions=int(instance["preemptions"].sum()),
+        lost=int(run.stage["lost"].sum()),
+        migrations=int(run.stage["migrations"].sum()),
         engine_cpu_s=run.engine_cpu_seconds,
         scheduler_us_per_call=run.scheduler_cpu_seconds / max(run.decisions, 1) * 1e6,
     )
