@@ -58,7 +58,7 @@ class ResultStore:
         source = inspect.getsourcefile(function)
         code = Path(source).read_bytes() if source else b""
         common = joblib.hash(
-            (_sources(), hashlib.sha256(code).hexdigest(), function.__module__, name, joblib.hash(shared))
+            (_sources(), hashlib.sha256(code).hexdigest(), function.__module__, name, self._digest(shared))
         )
         return [hashlib.sha256(f"{common}:{joblib.hash(item)}".encode()).hexdigest()[:40] for item in items]
 
