@@ -1,8 +1,6 @@
-"""All policies on the real Text-to-SQL traces: load x cluster x trace, with confidence intervals.
+"""The policies to beat on the real Text-to-SQL traces: load x cluster x trace, with confidence intervals.
 
     python benchmarks/policies.py --traces ../shared/traces/hexgen-flow --seeds 10
-
-    python benchmarks/policies.py --every --only trace2 --cluster hetero-1 --loads 0.95 --seeds 5 --workflows 300
 
 Workflows are drawn without repetition until all of a file were used, arrivals are Poisson, deadlines are three times
 the mean stand-alone latency; predictors (and HexGen-Flow's profile) are trained on another file. Loads are shares of
@@ -14,7 +12,7 @@ from __future__ import annotations
 
 import argparse
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,7 +20,6 @@ import numpy as np
 from scipy import stats
 
 from hexopt.cluster import Cluster, load_cluster
-from hexopt.policies.clairvoyant import ORDERS
 from hexopt.policies.policy import (
     EarliestDeadline,
     GreedyUrgency,
@@ -32,7 +29,6 @@ from hexopt.policies.policy import (
     Policy,
     RoundRobin,
 )
-from hexopt.policies.registry import POLICIES, make_policy
 from hexopt.simulation.experiment import Experiment
 from hexopt.simulation.metrics import Summary, summarise
 from hexopt.traces import read_trace
@@ -108,19 +104,6 @@ def row(policy: Policy, results: list[Summary], base: list[Summary]) -> str:
     )
 
 
-def every(experiment: Experiment, rate: float, workflows: int, seeds: int) -> Iterator[str]:
-    """Markdown rows of every policy that there is, with its usual parameters."""
-    names = [name for name in POLICIES if name not in ("rolling-horizon", "clairvoyant")]
-    names += ["rolling-horizon:freeze=true", *(f"clairvoyant:order={order}" for order in ORDERS)]
-    yield from HEAD
-    base: list[Summary] = []
-    for policy in map(make_policy, names):
-        results = measured(experiment, policy, rate, workflows, seeds)
-        base = base or results
-        yield row(policy, results, base)
-    yield ""
-
-
 def table(
     experiment: Experiment, alphas: Sequence[float], load: float, capacity: float, workflows: int, seeds: int
 ) -> list[str]:
@@ -178,7 +161,6 @@ def main() -> None:
     parser.add_argument("--alphas", type=float, nargs="+", default=ALPHAS, help="of HexGen-Flow")
     parser.add_argument("--speed", nargs="+", default=[], metavar="GPU=FACTOR", help="as if a GPU type were faster")
     parser.add_argument("--seats", type=int, help="as if every instance ran at most so many calls at once")
-    parser.add_argument("--every", action="store_true", help="one table a load, of every policy with its defaults")
     parser.add_argument("--loads", type=float, nargs="+", default=LOADS)
     parser.add_argument("--only", choices=sorted(TRACES))
     parser.add_argument("--cluster", choices=("hetero-1", "hetero-2"))
@@ -197,16 +179,10 @@ def main() -> None:
             print(f"## {name} on {cluster}: capacity {capacity:.3f} workflows/s, deadline {deadline:.0f} s\n")
             for load in options.loads:
                 print(f"### {load:.0%} of capacity ({load * capacity:.3f} workflows/s)\n")
-                if options.every:
-                    for line in every(experiment, load * capacity, options.workflows, options.seeds):
-                        print(line, flush=True)
-                    continue
                 print(
                     "\n".join(table(experiment, options.alphas, load, capacity, options.workflows, options.seeds)),
                     flush=True,
                 )
-            if options.every:
-                continue
             print("\n".join(sustained(experiment, options.alphas, min(options.seeds, 5))), flush=True)
             if name != "formula1":
                 for rate in (0.5, 1.0):

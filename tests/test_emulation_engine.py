@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from hexopt.emulation import tokens
 from hexopt.emulation.engine import Call, Engine
 from hexopt.emulation.measures import Ended
 from hexopt.emulation.stepping import emitted, wake, within_jump
+from hexopt.memory_rules import Swap
 from hexopt.models.roofline import decode_run_seconds
 
 SPEED_UP = 50.0
@@ -30,6 +32,13 @@ def engine(by_priority: bool = False, speed_up: float = SPEED_UP) -> tuple[Engin
 
 def call(content: bytes, output: int, **more) -> Call:
     return Call(content, tokens.answer(content, output), output, **more)
+
+
+@pytest.mark.parametrize(("switch", "says"), [("overlap", "wait for copies"), ("keep", "know no workflows")])
+def test_refuses_what_it_cannot_do(switch: str, says: str) -> None:
+    instance = replace(small_cluster().instances[1], swap=Swap(gb=1.0, **{switch: True}))
+    with pytest.raises(ValueError, match=f"swap.{switch} is true, but emulated servers {says}"):
+        Engine(instance)
 
 
 def random_prompt(rng: np.random.Generator) -> bytes:

@@ -96,12 +96,14 @@ class Engine:
     Raises
     ------
     ValueError
-        If its swaps overlap with its steps.
+        If its swaps overlap with its steps, or it keeps what workflows leave.
     """
 
     def __init__(self, instance: Instance, speed_up: float = 1.0, by_priority: bool = True) -> None:
         if instance.swap is not None and instance.swap.overlap:
             raise ValueError(f"instance {instance.name!r}: swap.overlap is true, but emulated servers wait for copies")
+        if instance.swap is not None and instance.swap.keep:
+            raise ValueError(f"instance {instance.name!r}: swap.keep is true, but emulated servers know no workflows")
         self.instance = instance
         self.speed_up = speed_up
         one = Cluster(instance.name, (instance,))
