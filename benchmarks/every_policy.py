@@ -20,18 +20,21 @@ from policies import ratio, shown
 from hexopt.research.contestants import KNOW_THE_TRUTH
 from hexopt.research.metrics import METRICS, SUSTAINED
 
-Key = tuple[str, str]
+Place = tuple[tuple[str, str], str]
+"""A trace and a cluster, and a column."""
+Found = dict[str, dict[Place, dict[int, float]]]
+"""By policy: of each place, the value of each seed."""
 SHORT = {"scheduler_us_per_call": "µs/call", "attainment": "in time %", "sustained": "sustained /s"}
 
 
-def values_of(folder: Path, load: float, columns: list[str]) -> dict[str, dict[tuple[Key, str], np.ndarray]]:
-    """By policy: of each trace and cluster and column, the values over the seeds."""
-    found: dict[str, dict[tuple[Key, str], list[float]]] = {}
+def values_of(folder: Path, load: float, columns: list[str]) -> Found:
+    """What the runs at ``load`` say, and the sustained rates if they are among the columns."""
+    found: Found = {}
 
     def add(row: dict, column: str, value: float | None) -> None:
-        key = ((row["trace"], row["cluster"]), column)
+        place = ((row["trace"], row["cluster"]), column)
         of_policy = found.setdefault(row["policy"], {})
-        of_policy.setdefault(key, []).append(np.nan if value is None else value)
+        of_policy.setdefault(place, {})[row["seed"]] = np.nan if value is None else value
 
     for row in pq.read_table(folder / "runs.parquet").to_pylist():
         if row["phase"] == "reported" and row["load"] == load:
@@ -41,17 +44,17 @@ def values_of(folder: Path, load: float, columns: list[str]) -> dict[str, dict[t
     if SUSTAINED.key in columns and (folder / "sustained.parquet").exists():
         for row in pq.read_table(folder / "sustained.parquet").to_pylist():
             add(row, SUSTAINED.key, row["rate"])
-    return {p: {k: np.array(v) for k, v in of_policy.items()} for p, of_policy in found.items()}
+    return found
 
 
-def table(found: dict[str, dict[tuple[Key, str], np.ndarray]]) -> list[str]:
+def table(found: Found) -> list[str]:
     """The lines of the table, policies in the order of the experiment."""
     places = list(dict.fromkeys(key for of_policy in found.values() for key in of_policy))
     best = {}
     for place in places:
         metric = SUSTAINED if place[1] == SUSTAINED.key else METRICS[place[1]]
         means = {
-            p: float(v[place].mean())
+            p: float(np.mean(list(v[place].values())))
             for p, v in found.items()
             if place in v and p.partition("(")[0] not in KNOW_THE_TRUTH
         }
@@ -61,13 +64,13 @@ def table(found: dict[str, dict[tuple[Key, str], np.ndarray]]) -> list[str]:
     for policy, values in found.items():
         cells = []
         for place in places:
-            text = shown(values[place]) if place in values else "–"
+            text = shown(values[place].values()) if place in values else "–"
             cells.append(f"**{text}**" if best[place] == policy else text)
         lines.append(f"| {policy} | {' | '.join(cells)} |")
     return lines
 
 
-def ratios(found: dict[str, dict[tuple[Key, str], np.ndarray]], base: str) -> list[str]:
+def ratios(found: Found, base: str) -> list[str]:
     """How many times lower (the sustained rate: higher) ``base`` is than each policy."""
     places = [p for p in found[base] if p[1] not in ("attainment", "goodput", "scheduler_us_per_call")]
     heads = [f"{trace}, {cluster}: {SHORT.get(column, column)}" for (trace, cluster), column in places]
@@ -75,10 +78,12 @@ def ratios(found: dict[str, dict[tuple[Key, str], np.ndarray]], base: str) -> li
     for policy, values in found.items():
         cells = []
         for place in places:
-            ends = (values.get(place), found[base][place])
+            mine, theirs = values.get(place, {}), found[base][place]
+            common = sorted(mine.keys() & theirs.keys())
+            ends = [[of[seed] for seed in common] for of in (mine, theirs)]
             if place[1] == SUSTAINED.key:
-                ends = ends[::-1]
-            usable = all(end is not None and np.isfinite(end).all() and (end > 0).all() for end in ends)
+                ends.reverse()
+            usable = common and all(np.isfinite(end).all() and min(end) > 0 for end in ends)
             cells.append(ratio(*ends) if usable else "–")
         lines.append(f"| {policy} | {' | '.join(cells)} |")
     return lines
