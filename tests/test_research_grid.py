@@ -14,6 +14,7 @@ from hexopt.research.contestants import contestants
 from hexopt.research.grid import Job, cells_of, drawn, job_count, run_grid, run_job
 from hexopt.research.measuring import busy_share, measured
 from hexopt.research.results import TUNING, write_results
+from hexopt.research.sustained import sustained_rates
 from hexopt.simulation.metrics import summarise
 
 CPU = ("engine_cpu_s", "scheduler_us_per_call")
@@ -114,6 +115,7 @@ def test_sustained_rates_are_searched_for_every_policy_and_seed(tmp_path):
     shared = shared_for(definition)
     who = contestants(definition)
     results = run_grid(definition, shared, who)
+    results.sustained += sustained_rates(definition, shared, who)
     (found,) = results.sustained
     assert job_count(definition, who, 1) == len(results.rows) + 3 * 2 + 2
     experiment = shared.settings[0].experiments[0]

@@ -45,6 +45,7 @@ def compare(
     from hexopt.research.contestants import gantt_labels
     from hexopt.research.grid import Shared, job_count
     from hexopt.research.results import pyarrow_or_refuse
+    from hexopt.research.sustained import sustained_rates
 
     pyarrow_or_refuse()
     definition, text, path = load_definition(experiment)
@@ -64,6 +65,7 @@ def compare(
     total = job_count(definition, who, len(settings)) + len(drawn) * len(settings)
     with parallel.runner("Simulating", jobs, ray, resume, total) as runner:
         results = run_grid(definition, shared, who, runner.map)
+        results.sustained += sustained_rates(definition, shared, who, runner.map)
         gantts = _gantts(definition, drawn, results, shared, runner)
     analysis = Analysis(definition, results, baseline, gantts)
     files = _write(out, analysis)

@@ -17,7 +17,7 @@ from hexopt.research.contestants import Contestant, Source, register
 from hexopt.research.definition import Definition, DefinitionError
 from hexopt.research.measuring import measured, per_workflow
 from hexopt.research.metrics import LEAST_FOR_REQ99, METRICS
-from hexopt.research.results import Cell, Results, SustainedRates
+from hexopt.research.results import Cell, Results
 from hexopt.simulation.events import EventError, FleetEvent, event_table, parse_event
 from hexopt.simulation.experiment import Experiment
 from hexopt.simulation.simulator import Run
@@ -115,19 +115,6 @@ class Job:
 
 
 @dataclass(frozen=True)
-class Search:
-    """What to look for: see :meth:`hexopt.simulation.experiment.Experiment.capacity`."""
-
-    setting: int
-    deadline: int
-    policy: str
-    seed: int
-    workflows: int
-    share: float
-    scale: float | None
-
-
-@dataclass(frozen=True)
 class Outcome:
     """What a run leaves: its figures, and its measured workflows."""
 
@@ -138,15 +125,6 @@ class Outcome:
 def capacity_of(shared: Shared, setting: int) -> float:
     """Workflows a second, at the first deadline; see :meth:`hexopt.simulation.experiment.Experiment.capacity`."""
     return shared.settings[setting].experiments[0].capacity()
-
-
-def rate_of(shared: Shared, search: Search) -> float:
-    """Workflows a second; 0 if too few are ever in time, infinite if any number is."""
-    for source in shared.sources:
-        register(source)
-    experiment = shared.settings[search.setting].experiments[search.deadline]
-    policy = make_policy(search.policy)
-    return experiment.capacity(search.workflows, search.seed, policy, search.share, search.scale)
 
 
 def drawn(shared: Shared, job: Job) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
@@ -219,7 +197,7 @@ def deadline_labels(definition: Definition) -> list[str]:
 
 
 def job_count(definition: Definition, who: Sequence[Contestant], settings: int) -> int:
-    """Items of all the maps that :func:`run_grid` asks for."""
+    """Items of all the maps that :func:`run_grid` and :func:`~hexopt.research.sustained.sustained_rates` ask for."""
     deadlines = settings * len(definition.deadline_values)
     cells = deadlines * (len(definition.rates or definition.loads) + (definition.sustained is not None))
     tuning = sum(len(c.tuned.values) for c in who if c.tuned) * len(definition.tuning_seed_list)
@@ -266,55 +244,7 @@ def run_grid(definition: Definition, shared: Shared, who: Sequence[Contestant], 
                 owners.append((cell, contestant, text, seed))
     for (cell, contestant, text, seed), outcome in zip(owners, run(run_job, jobs, shared), strict=True):
         results.add(cell, contestant.label, text, seed, outcome.row, outcome.workflows)
-    results.sustained += sustained_rates(definition, shared, who, run)
     return results
-
-
-def sustained_rates(
-    definition: Definition, shared: Shared, who: Sequence[Contestant], run: Map = here
-) -> list[SustainedRates]:
-    """What every policy sustains at every deadline of every trace and cluster; nothing where it is not asked for.
-
-    A tuned policy runs with the value that sustains most on the tuning seeds.
-    """
-    if definition.sustained is None:
-        return []
-    places = [
-        (setting, place)
-        for setting in range(len(shared.settings))
-        for place in range(len(definition.deadline_values))
-    ]  # fmt: skip
-    wanted = definition.sustained
-
-    def rates(runs: Sequence[tuple[int, int, str]], seeds: Sequence[int]) -> dict[tuple[int, int, str], list[float]]:
-        searches = [
-            Search(*which, seed, wanted.workflows, wanted.share, wanted.scale) for which in runs for seed in seeds
-        ]
-        found = iter(run(rate_of, searches, shared) if searches else ())
-        return {which: [next(found) for _ in seeds] for which in runs}
-
-    tried = [(*at, c.tuned.at(value)) for at in places for c in who if c.tuned for value in c.tuned.values]
-    tuning = rates(tried, definition.tuning_seed_list)
-
-    def text_of(at: tuple[int, int], contestant: Contestant) -> str:
-        if contestant.tuned is None:
-            return contestant.text
-        texts = [contestant.tuned.at(value) for value in contestant.tuned.values]
-        return max(texts, key=lambda text: np.mean(tuning[(*at, text)]))
-
-    ran = {at: {c.label: text_of(at, c) for c in who} for at in places}
-    reported = rates(list(dict.fromkeys((*at, t) for at in places for t in ran[at].values())), definition.seed_list)
-    found = []
-    for at in places:
-        setting, deadline = shared.settings[at[0]], deadline_labels(definition)[at[1]]
-        by_label = {label: np.array(reported[(*at, text)]) for label, text in ran[at].items()}
-        found.append(
-            SustainedRates(
-                *at, setting.trace, setting.cluster, deadline, wanted.share, wanted.scale, definition.seed_list,
-                ran[at], by_label,
-            )
-        )  # fmt: skip
-    return found
 
 
 def _job(cell: Cell, definition: Definition, policy: str, seed: int) -> Job:
