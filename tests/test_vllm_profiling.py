@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from itertools import count
 from pathlib import Path
 
 import pytest
@@ -16,13 +17,15 @@ from hexopt.profiling.measurements import COLUMNS
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("vllm")]
 SMALL = ("--prompt-lengths", "48,300", "--concurrency", "1,3", "--repeats", "1")
 NAMED = ("--gpu", "cpu-core", "--llm", "tiny")
+SEEDS = count()
+"""Tried again with the same prompts, a test would find them all in the server's cache."""
 
 
 def test_a_running_server_is_measured(
     vllm_servers: VllmServers, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     out, folder = tmp_path / "profile.csv", tmp_path / "profiles"
-    flags = (*SMALL, *NAMED, "--out", out, "--profiles", folder)
+    flags = (*SMALL, *NAMED, "--out", out, "--profiles", folder, "--seed", next(SEEDS))
     assert call(capsys, monkeypatch, "profile", "vllm", "--url", vllm_servers[0], *flags).code == 0
     with out.open(newline="") as file:
         rows = list(csv.DictReader(file))
