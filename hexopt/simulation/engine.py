@@ -14,7 +14,7 @@ from hexopt.simulation.admission import admits, look, observe
 from hexopt.simulation.fairness import redraw
 from hexopt.simulation.hostmemory import fetch, fetched, forget_copy, leave, swap_out
 from hexopt.simulation.jump import blocks_for, cut_jump
-from hexopt.simulation.keeping import reload_blocks, reloaded_blocks
+from hexopt.simulation.keeping import reloaded_blocks
 from hexopt.simulation.kvcache import admit, credit, found_blocks, release, take_blocks
 from hexopt.simulation.migration import give_up_move, go_on, seat, steps_until_copied
 from hexopt.simulation.pinning import unpin_latest, unpin_workflow
@@ -201,7 +201,7 @@ def _swap_in(sim, i, r, budget, now):
     if not _take_in(sim, i, r, budget):
         stage.brought = 0
         return False
-    inst.stall += fetched(sim, i, r)
+    inst.stall += fetched(inst, stage.on_host)
     if inst.host_reuse == 0:
         forget_copy(sim, i, r)
     return True
@@ -277,7 +277,7 @@ def _schedule_waiting(sim, i, budget, now):
         stage.scheduled = new
         budget -= new
         if loaded > 0:
-            reload_blocks(sim, i, loaded)
+            inst.stall += fetched(inst, loaded * block)
         _run(sim, i, r)
         if math.isnan(stage.start):
             stage.start = now

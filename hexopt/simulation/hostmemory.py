@@ -76,12 +76,10 @@ def swap_out(sim, i, r):
 
 
 @kernel
-def fetched(sim, i, r):
-    """Account for the copy of stage ``r``'s KV from host memory; return its seconds."""
-    inst = sim.instance[i]
-    stage = sim.stage[r]
-    seconds = copy_seconds(inst, stage.on_host)
-    inst.swapped_in += stage.on_host
+def fetched(inst, tokens):
+    """Account for the copy of the KV of ``tokens`` from host memory; return its seconds."""
+    seconds = copy_seconds(inst, tokens)
+    inst.swapped_in += tokens
     inst.copy_seconds += seconds
     return seconds
 
@@ -98,7 +96,7 @@ def fetch(sim, i, r, now):
     stage.credited = 0
     stage.diverged = 1
     inst.loading += 1
-    inst.link_free = max(inst.link_free, now) + fetched(sim, i, r)
+    inst.link_free = max(inst.link_free, now) + fetched(inst, stage.on_host)
     push_delayed(sim, r, LOADING, inst.link_free)
 
 

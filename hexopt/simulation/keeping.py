@@ -83,23 +83,14 @@ def reloaded_blocks(sim, i, r, found, limit):
 
 
 @kernel
-def reload_blocks(sim, i, blocks):
-    """Account for the copy of so many blocks back; the next step waits for it."""
-    inst = sim.instance[i]
-    tokens = blocks * inst.block_size
-    seconds = copy_seconds(inst, tokens)
-    inst.swapped_in += tokens
-    inst.copy_seconds += seconds
-    inst.stall += seconds
-
-
-@kernel
 def forget_kept(sim, w):
     """Workflow ``w`` has ended: host memory keeps nothing of it."""
     workflow = sim.workflow[w]
-    for k in range(workflow.first_stage, workflow.first_stage + workflow.stages):
-        if sim.stage[k].on_host > 0:
-            forget_copy(sim, sim.stage[k].instance, k)
+    for i in range(sim.instance.shape[0]):
+        if sim.instance[i].host_keep == 1:
+            for k in range(workflow.first_stage, workflow.first_stage + workflow.stages):
+                if _kept(sim, i, k):
+                    forget_copy(sim, i, k)
 
 
 @kernel
