@@ -254,12 +254,15 @@ class Experiment:
             step = max(min(5, len(workflows) // 20), 1)
             training = list(workflows)[::step]
         family = np.array([w.family for w in workflows])
-        deadline = workload.deadline.copy()
-        for name in np.unique(family):
-            promised = slo if slo is not None else slo_factor * float(standalone[family == name].mean())
-            open_ones = (family == name) & np.isnan(deadline)
-            own = slo is None and slo_scale is not None
-            deadline[open_ones] = slo_scale * standalone[open_ones] if own else promised
+        if slo is not None:
+            promised = np.full(standalone.shape, slo)
+        elif slo_scale is not None:
+            promised = slo_scale * standalone
+        else:
+            promised = np.zeros(standalone.shape)
+            for name in np.unique(family):
+                promised[family == name] = slo_factor * float(standalone[family == name].mean())
+        deadline = np.where(np.isnan(workload.deadline), promised, workload.deadline)
         return cls(workload, cluster, train(training, workload.kinds, cluster), standalone, deadline)
 
     def run(
