@@ -6,9 +6,10 @@ from command_line import call
 from pydantic import ValidationError
 from research_cases import made_results, shared_for, small, toml
 
+from hexopt.bundled_experiments import EXPERIMENTS
 from hexopt.research.analysis import Analysis
 from hexopt.research.conditions import USUAL, Condition
-from hexopt.research.definition import EXPERIMENTS, load_definition
+from hexopt.research.definition import load_definition
 from hexopt.research.grid import Job, Shared, drawn, run_of
 from hexopt.research.results import Results
 

@@ -4,10 +4,10 @@ from pathlib import Path
 import pytest
 from research_cases import SMALL, TUNED, small, toml
 
+from hexopt.bundled_experiments import EXPERIMENTS
 from hexopt.policies.registry import POLICIES, PolicyError, make_policy
 from hexopt.research import Definition, DefinitionError, load_definition
 from hexopt.research.contestants import KNOW_THE_TRUTH, contestants, read_sources, register
-from hexopt.research.definition import EXPERIMENTS
 from hexopt.research.grid import deadline_labels
 
 TUNED_TOML = ("[[tuned]]", 'policy = "hexgen-flow"', 'parameter = "alpha"', "values = [0.0, 0.5]")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from hexopt.bundled_experiments import EXPERIMENTS
 from hexopt.cli.parallel import Jobs, Ray, Resume
 
 if TYPE_CHECKING:
@@ -22,13 +23,11 @@ if TYPE_CHECKING:
     from hexopt.research.results import Cell, Results, SustainedRates
     from hexopt.traces import Workflow
 
-BUNDLED = sorted(path.stem for path in (Path(__file__).parents[1] / "research" / "experiments").glob("*.toml"))
-
 
 def compare(
     experiment: Annotated[
         str,
-        typer.Argument(help=f"Experiment TOML, or bundled: {', '.join(BUNDLED)}."),
+        typer.Argument(help=f"Experiment TOML, or bundled: {', '.join(EXPERIMENTS)}."),
     ],
     out: Annotated[Path | None, typer.Option(help="Folder for the results; comparison-NAME by default.")] = None,
     traces: Annotated[
@@ -255,18 +254,17 @@ def _print(analysis: Analysis) -> None:
     from rich.table import Table
 
     from hexopt.cli import console
-    from hexopt.research.tables import best_of, shown
+    from hexopt.research.tables import rows_of, shown
 
     for cell, found in _judged(analysis):
         table = Table(title=cell.title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
         table.add_column("policy", no_wrap=True)
         for judged in found:
             table.add_column(judged[0].metric.heading, justify="right", no_wrap=True)
-        best = [best_of(judged) for judged in found]
-        for number, first in enumerate(found[0]):
+        for policy, row in rows_of(found):
             cells = []
-            for judged, winner in zip(found, best, strict=True):
-                text = shown(judged[number].value.mean, judged[number].metric.percent)
-                cells.append(f"[bold]{text}[/bold]" if winner == first.policy else text)
-            table.add_row(first.policy, *cells)
+            for j, is_best in row:
+                text = shown(j.value.mean, j.metric.percent)
+                cells.append(f"[bold]{text}[/bold]" if is_best else text)
+            table.add_row(policy, *cells)
         console.out.print(table)

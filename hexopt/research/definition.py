@@ -4,23 +4,17 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Mapping
-from importlib.resources import files
 from pathlib import Path
-from types import MappingProxyType
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from hexopt.bundled_experiments import EXPERIMENTS
 from hexopt.research.conditions import USUAL, Condition
 from hexopt.research.metrics import LEAST_FOR_REQ99, METRICS
 from hexopt.simulation.events import parse_event
 from hexopt.toml_file import place_of
 
-EXPERIMENTS: Mapping[str, Path] = MappingProxyType(
-    {path.stem: path for path in sorted(Path(str(files("hexopt.research").joinpath("experiments"))).glob("*.toml"))}
-)
-"""Files of the bundled experiments, by name."""
 FIRST_TUNING_SEED = 1000
 """Where the seeds that parameters are chosen on start, if only their number is given."""
 

@@ -20,7 +20,7 @@ from hexopt.research.comparison import Judgement, Versus
 from hexopt.research.drawing import plotly_figure
 from hexopt.research.metrics import Metric
 from hexopt.research.results import Cell
-from hexopt.research.tables import best_of, shown
+from hexopt.research.tables import best_of, rows_of, shown
 
 
 def write_report(path: str | Path, analysis: Analysis) -> None:
@@ -165,21 +165,19 @@ def headline(analysis: Analysis, cells: Sequence[Cell]) -> str:
 def table_html(by_metric: Sequence[Sequence[Judgement]], analysis: Analysis) -> str:
     """Means with intervals, and beneath each how it compares with the baseline and the best other; best ones bold."""
     head = "".join(f'<th scope="col">{escape(judged[0].metric.heading)}</th>' for judged in by_metric)
-    best = [best_of(judged) for judged in by_metric]
     body = []
-    for number, first in enumerate(by_metric[0]):
+    for policy, row in rows_of(by_metric):
         cells = []
-        for judged, winner in zip(by_metric, best, strict=True):
-            j = judged[number]
+        for j, is_best in row:
             text = escape(shown(j.value.mean, j.metric.percent))
-            text = f"<strong>{text}</strong>" if j.policy == winner else text
+            text = f"<strong>{text}</strong>" if is_best else text
             if math.isfinite(j.value.low):
                 low, high = (shown(end, j.metric.percent) for end in (j.value.low, j.value.high))
                 text += f"<small>[{low}, {high}]</small>"
             notes = _versus(j.baseline, j.metric, "base") + _versus(j.best_other, j.metric, "best")
             cells.append(f"<td>{text}{notes}</td>")
         body.append(
-            f'<tr><th scope="row">{swatch(analysis.styles[first.policy])}{escape(display_name(first.policy))}</th>'
+            f'<tr><th scope="row">{swatch(analysis.styles[policy])}{escape(display_name(policy))}</th>'
             f"{''.join(cells)}</tr>"
         )
     return (

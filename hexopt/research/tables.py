@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -46,21 +46,30 @@ def write_csv(path: Path, rows: Sequence[dict[str, Any]]) -> None:
             )
 
 
+def rows_of(by_metric: Sequence[Sequence[Judgement]]) -> Iterator[tuple[str, list[tuple[Judgement, bool]]]]:
+    """Each policy with what is judged of it, metric by metric, and whether that is the best of its column."""
+    best = [best_of(judged) for judged in by_metric]
+    for row in zip(*by_metric, strict=True):
+        yield row[0].policy, [(j, j.policy == winner) for j, winner in zip(row, best, strict=True)]
+
+
+def _is_sure(judgement: Judgement) -> bool:
+    """Whether the difference to the baseline is significant at 5% after Holm's correction."""
+    return judgement.baseline is not None and judgement.baseline.p < 0.05
+
+
 def markdown(title: str, by_metric: Sequence[Sequence[Judgement]], baseline: str) -> str:
     """A section with a table: means with intervals, the best of a column bold.
 
     A star says that the difference to the baseline is significant at 5% after Holm's correction.
     """
-    best = [best_of(judged) for judged in by_metric]
     lines = [f"## {title}", "", " | ".join(["| policy", *(judged[0].metric.heading for judged in by_metric)]) + " |"]
     lines.append("|---" * (len(by_metric) + 1) + "|")
-    for number, first in enumerate(by_metric[0]):
-        cells = [first.policy]
-        for judged, winner in zip(by_metric, best, strict=True):
-            j = judged[number]
+    for policy, row in rows_of(by_metric):
+        cells = [policy]
+        for j, is_best in row:
             text = with_range(j.value, j.metric.percent)
-            mark = r"\*" if j.baseline is not None and j.baseline.p < 0.05 else ""
-            cells.append((f"**{text}**" if j.policy == winner else text) + mark)
+            cells.append((f"**{text}**" if is_best else text) + (r"\*" if _is_sure(j) else ""))
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join([*lines, "", rf"\*: differs from {baseline} (5%, corrected by Holm)", "", ""])
 
@@ -77,15 +86,13 @@ def latex(title: str, by_metric: Sequence[Sequence[Judgement]], baseline: str) -
         " & ".join(["Policy", *(escaped(judged[0].metric.heading) for judged in by_metric)]) + r" \\",
         r"\midrule",
     ]
-    best = [best_of(judged) for judged in by_metric]
-    for number, first in enumerate(by_metric[0]):
-        cells = [escaped(first.policy)]
-        for judged, winner in zip(by_metric, best, strict=True):
-            j = judged[number]
+    for policy, row in rows_of(by_metric):
+        cells = [escaped(policy)]
+        for j, is_best in row:
             text = escaped(with_range(j.value, j.metric.percent)).replace("–", "--")
-            if j.policy == winner:
+            if is_best:
                 text = rf"\textbf{{{text}}}"
-            cells.append(text + (r"$^\dagger$" if j.baseline is not None and j.baseline.p < 0.05 else ""))
+            cells.append(text + (r"$^\dagger$" if _is_sure(j) else ""))
         lines.append(" & ".join(cells) + r" \\")
     return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", ""])
 
