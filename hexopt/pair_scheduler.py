@@ -113,25 +113,21 @@ class PairScheduler:
         try:
             if problem.calls == 1 or settings.solver == "greedy":
                 plan = greedy_pairs(problem)
-                return plan, self._counted(problem, started)
-            if settings.freeze and settings.solver == "annealing":
-                plan = anneal_pairs(problem, time_limit=None, moves=int(settings.moves) * problem.calls)
+            elif settings.freeze and settings.solver == "annealing":
+                plan = _checked(
+                    problem, anneal_pairs(problem, time_limit=None, moves=int(settings.moves) * problem.calls)
+                )
             else:
-                plan = solve_pairs(problem, solver=settings.solver, time_limit=settings.time_limit)
-            objective_of(problem, arrays_of(problem), plan)
+                plan = _checked(problem, solve_pairs(problem, solver=settings.solver, time_limit=settings.time_limit))
         except MissingExtraError:
             raise
         except Exception:
             _log.exception("solver %s failed on %d pairs: greedy insertion plans", settings.solver, problem.calls)
             self.tally.failed += 1
             plan = greedy_pairs(problem)
-        return plan, self._counted(problem, started)
-
-    def _counted(self, problem: PairProblem, started: float) -> float:
-        """Seconds since then, which solving took."""
         seconds = time.perf_counter() - started
-        self.tally.count(problem.calls, 0, seconds, self.settings.time_limit)
-        return seconds
+        self.tally.count(problem.calls, 0, seconds, settings.time_limit)
+        return plan, seconds
 
     def _apply(self, board: Simulation) -> None:
         """Give the calls that are not handed over yet their pairs, and all that wait their places."""
@@ -189,6 +185,12 @@ class PairScheduler:
             del self._pair[r]
         self._held = [r for r in self._held if r not in sent]
         self._sent += sorted(sent)
+
+
+def _checked(problem: PairProblem, plan: PairPlan) -> PairPlan:
+    """The plan; an error if it is none for the problem."""
+    objective_of(problem, arrays_of(problem), plan)
+    return plan
 
 
 @kernel
