@@ -47,6 +47,12 @@ def values_of(folder: Path, load: float, columns: list[str]) -> Found:
     return found
 
 
+def head(first: str, places: list[Place]) -> list[str]:
+    """The two lines above the rows."""
+    heads = [f"{trace}, {cluster}: {SHORT.get(column, column)}" for (trace, cluster), column in places]
+    return [f"| {first} | {' | '.join(heads)} |", "|---" * (len(heads) + 1) + "|"]
+
+
 def table(found: Found) -> list[str]:
     """The lines of the table, policies in the order of the experiment."""
     places = list(dict.fromkeys(key for of_policy in found.values() for key in of_policy))
@@ -59,8 +65,7 @@ def table(found: Found) -> list[str]:
             if place in v and p.partition("(")[0] not in KNOW_THE_TRUTH
         }
         best[place] = (min if metric.smaller_is_better else max)(means, key=lambda p: means[p])
-    heads = [f"{trace}, {cluster}: {SHORT.get(column, column)}" for (trace, cluster), column in places]
-    lines = [f"| policy | {' | '.join(heads)} |", "|---" * (len(heads) + 1) + "|"]
+    lines = head("policy", places)
     for policy, values in found.items():
         cells = []
         for place in places:
@@ -73,8 +78,7 @@ def table(found: Found) -> list[str]:
 def ratios(found: Found, base: str) -> list[str]:
     """How many times lower (the sustained rate: higher) ``base`` is than each policy."""
     places = [p for p in found[base] if p[1] not in ("attainment", "goodput", "scheduler_us_per_call")]
-    heads = [f"{trace}, {cluster}: {SHORT.get(column, column)}" for (trace, cluster), column in places]
-    lines = [f"| over {base} | {' | '.join(heads)} |", "|---" * (len(heads) + 1) + "|"]
+    lines = head(f"over {base}", places)
     for policy, values in found.items():
         cells = []
         for place in places:

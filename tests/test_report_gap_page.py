@@ -1,12 +1,11 @@
 """The page of ``hexopt gap``, from what it found on 20 workflows of Text-to-SQL."""
 
 import copy
-import json
 import re
-from pathlib import Path
 
 import pytest
 from browser_dump import dump
+from page_data import embedded, found
 
 from hexopt.report.gap_page import gap_page_html, headline, write_gap_page
 
@@ -16,11 +15,7 @@ HOSTILE = "</script><b onclick=x>&$title"
 
 @pytest.fixture
 def document():
-    return json.loads((Path(__file__).parent / "data" / "gap.json").read_text(encoding="utf-8"))
-
-
-def embedded(page):
-    return json.loads(re.search(r'<script type="application/json" id="data">(.*?)</script>', page, re.S).group(1))
+    return found("gap")
 
 
 def test_the_headline_is_the_fastest_within_one_per_cent(document):

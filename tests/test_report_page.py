@@ -1,9 +1,9 @@
-import json
 import math
 import re
 
 import pytest
 from browser_dump import dump
+from page_data import embedded
 from small_run import random_run, small_run, summary_row
 
 from hexopt.report import Scenario, write_page
@@ -18,10 +18,6 @@ def scenario(name="half load", workflows=60):
 
 def row(policy, p95, **other):
     return {**summary_row(small_run(policy)), "p95_s": p95, **other}
-
-
-def embedded(page):
-    return json.loads(re.search(r'<script type="application/json" id="data">(.*?)</script>', page, re.S).group(1))
 
 
 def test_headline_compares_the_best_with_round_robin():

@@ -1,9 +1,8 @@
-import json
 import re
-from pathlib import Path
 
 import pytest
 from browser_dump import dump
+from page_data import embedded, found
 
 from hexopt.report.plan_page import headline, plan_page_html, tiles, write_plan_page
 from hexopt.report.plan_words import MONTH
@@ -15,11 +14,7 @@ CHARTS = {"front", "sweep", "curve", "sensitivity", "more", "growth", "placement
 @pytest.fixture
 def document():
     """What ``hexopt plan --page`` found for Text-to-SQL at half a workflow a second."""
-    return json.loads((Path(__file__).parent / "data" / "plan.json").read_text(encoding="utf-8"))
-
-
-def embedded(page):
-    return json.loads(re.search(r'<script type="application/json" id="data">(.*?)</script>', page, re.S).group(1))
+    return found("plan")
 
 
 def charts(page):

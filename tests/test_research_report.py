@@ -1,4 +1,3 @@
-import json
 import os
 import re
 import shutil
@@ -6,6 +5,7 @@ import subprocess
 
 import numpy as np
 import pytest
+from page_data import embedded
 from research_cases import made_analysis
 
 from hexopt.research.charts import against_rate, latency_distribution, requirement_bars, scale_curve
@@ -32,10 +32,6 @@ def chromium():
         missing = pytest.fail if "HEXOPT_REQUIRE_CHROMIUM" in os.environ else pytest.skip
         missing("no Chromium on PATH (Debian package chromium)")
     return found
-
-
-def embedded(page):
-    return json.loads(re.search(r'<script type="application/json" id="data">(.*?)</script>', page, re.S).group(1))
 
 
 def test_figures_show_what_the_runs_were(analysis):
